@@ -1,0 +1,190 @@
+//! The life of a delivery: its states, what moves it between them, and what an attempt leads to.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::outcome::{Attempted, Fault};
+use crate::retry::{RetryPolicy, next_attempt};
+use crate::time::later;
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|name| name.as_str() == text)
+            }
+        }
+    };
+}
+
+names! {
+    State {
+        /// Waits in PostgreSQL, with a reason and a time.
+        Held = "held",
+        /// Handed to RabbitMQ under a lease.
+        Queued = "queued",
+        Delivered = "delivered",
+        Dead = "dead",
+        Cancelled = "cancelled",
+    }
+}
+
+names! {
+    /// What a held delivery waits for.
+    HeldReason {
+        Retry = "retry",
+        /// The endpoint has more than it takes; the delivery-worker made room for others.
+        Slow = "slow",
+        Paused = "paused",
+        Replay = "replay",
+    }
+}
+
+names! {
+    /// What brought an attempt about.
+    Trigger {
+        Dispatch = "dispatch",
+        Retry = "retry",
+        Manual = "manual",
+        Replay = "replay",
+        Recover = "recover",
+        Probe = "probe",
+    }
+}
+
+names! {
+    /// Why something no longer moves.
+    DeadReason {
+        /// The retry schedule is used up.
+        Exhausted = "exhausted",
+        /// The subscription calls the status permanent.
+        Permanent = "permanent",
+        /// The endpoint answered 410.
+        Gone = "gone",
+        /// A message went round too often: whoever handled it died each time.
+        DeliveryLimit = "delivery_limit",
+        /// A message that no service can read.
+        Undecodable = "undecodable",
+        /// A message that was refused for a reason unknown to this version.
+        Poison = "poison",
+    }
+}
+
+/// How a delivery-worker treats a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Send at once: the row cannot have moved.
+    Send,
+    /// Take the row first; whoever finds it moved drops the message.
+    Claim,
+}
+
+/// What a message says about itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Wake {
+    pub attempt: u32,
+    pub trigger: Trigger,
+    /// Returned to the queue at least once, so somebody may have begun.
+    pub redelivered: bool,
+    /// It carries all that is needed to send.
+    pub has_content: bool,
+    pub lease_until: Timestamp,
+}
+
+/// Whether a message may be sent without reading its row.
+///
+/// Only a first attempt of a fresh delivery, seen for the first time, whose lease outlasts the
+/// attempt by `margin`: until then nobody else publishes or claims the row.
+pub fn admit(wake: &Wake, timeout: Duration, margin: Duration, now: Timestamp) -> Admission {
+    let untouched = wake.attempt == 1 && wake.trigger == Trigger::Dispatch && !wake.redelivered;
+    let in_time = later(later(now, timeout), margin) <= wake.lease_until;
+    if untouched && wake.has_content && in_time { Admission::Send } else { Admission::Claim }
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Delivered,
+    RetryAt(Timestamp),
+    Dead(DeadReason),
+}
+
+/// Decides what follows attempt `number` (from 1). `jitter` is the caller's draw from `[0, 1)`.
+pub fn after_attempt(policy: &RetryPolicy, number: u32, attempted: &Attempted, jitter: f64, now: Timestamp) -> Next {
+    let asked = match attempted {
+        Attempted::Accepted => return Next::Delivered,
+        Attempted::Failed(Fault::Gone) => return Next::Dead(DeadReason::Gone),
+        Attempted::Failed(Fault::Status { status, .. }) if policy.is_permanent(*status) => {
+            return Next::Dead(DeadReason::Permanent);
+        }
+        Attempted::Failed(Fault::Status { retry_after, .. }) => *retry_after,
+        Attempted::Failed(Fault::NoAnswer(_)) => None,
+    };
+    next_attempt(policy, number, asked, jitter, now).map_or(Next::Dead(DeadReason::Exhausted), Next::RetryAt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::NoAnswer;
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_782_864_000).unwrap()
+    }
+
+    fn wake() -> Wake {
+        Wake {
+            attempt: 1,
+            trigger: Trigger::Dispatch,
+            redelivered: false,
+            has_content: true,
+            lease_until: later(now(), Duration::from_secs(60)),
+        }
+    }
+
+    #[test]
+    fn only_a_fresh_first_attempt_with_time_left_is_sent_unread() {
+        let admit_at = |wake: Wake, now| admit(&wake, Duration::from_secs(10), Duration::from_secs(5), now);
+        assert_eq!(admit_at(wake(), now()), Admission::Send);
+        assert_eq!(admit_at(Wake { redelivered: true, ..wake() }, now()), Admission::Claim);
+        assert_eq!(admit_at(Wake { attempt: 2, ..wake() }, now()), Admission::Claim);
+        assert_eq!(admit_at(Wake { trigger: Trigger::Replay, ..wake() }, now()), Admission::Claim);
+        assert_eq!(admit_at(Wake { has_content: false, ..wake() }, now()), Admission::Claim);
+        assert_eq!(admit_at(wake(), later(now(), Duration::from_secs(46))), Admission::Claim);
+    }
+
+    #[test]
+    fn each_answer_leads_where_the_policy_says() {
+        let policy = RetryPolicy::Schedule { delays_seconds: vec![60], permanent_statuses: vec![422] };
+        let status = |status| Attempted::Failed(Fault::Status { status, retry_after: None });
+        let next = |number, attempted: Attempted| after_attempt(&policy, number, &attempted, 0.5, now());
+        let in_a_minute = Next::RetryAt(later(now(), Duration::from_secs(60)));
+        assert_eq!(next(1, Attempted::Accepted), Next::Delivered);
+        assert_eq!(next(1, status(500)), in_a_minute);
+        assert_eq!(next(1, status(404)), in_a_minute);
+        assert_eq!(next(1, Attempted::Failed(Fault::NoAnswer(NoAnswer::Timeout))), in_a_minute);
+        assert_eq!(next(2, status(500)), Next::Dead(DeadReason::Exhausted));
+        assert_eq!(next(1, status(422)), Next::Dead(DeadReason::Permanent));
+        assert_eq!(next(1, Attempted::Failed(Fault::Gone)), Next::Dead(DeadReason::Gone));
+    }
+
+    #[test]
+    fn every_name_reads_back() {
+        assert!(State::ALL.iter().all(|s| State::parse(s.as_str()) == Some(*s)));
+        assert!(Trigger::ALL.iter().all(|s| Trigger::parse(s.as_str()) == Some(*s)));
+        assert_eq!(DeadReason::parse("nonsense"), None);
+    }
+}

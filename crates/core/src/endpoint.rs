@@ -1,0 +1,120 @@
+//! Where deliveries go, as far as it can be judged from the text of a URL.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::egress::{self, Egress};
+
+/// Longest endpoint URL, in bytes.
+pub const MAX_LEN: usize = 2048;
+
+/// An endpoint's URL.
+///
+/// Invariant: absolute, `https` (or `http` where the deployment allows it), with a host, without
+/// user info or fragment, and not an address that [`egress::permit`] refuses. It says nothing about
+/// the address behind a name: DNS can change after registration, so every resolved address is
+/// looked at again on every connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointUrl(Url);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("an endpoint URL has at most {MAX_LEN} bytes")]
+    TooLong,
+    #[error("not an absolute URL")]
+    NotAbsolute,
+    #[error("the scheme is `https`")]
+    NotHttps,
+    #[error("user name and password do not belong in an endpoint URL; use `headers`")]
+    UserInfo,
+    #[error("a fragment is never sent, so it does not belong in an endpoint URL")]
+    Fragment,
+    #[error("the address is not public")]
+    Address(#[from] egress::Refused),
+}
+
+impl EndpointUrl {
+    pub fn parse(text: &str, egress: &Egress) -> Result<Self, Error> {
+        if text.len() > MAX_LEN {
+            return Err(Error::TooLong);
+        }
+        let url = Url::parse(text).map_err(|_| Error::NotAbsolute)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if egress.allow_http => {}
+            "http" => return Err(Error::NotHttps),
+            _ => return Err(Error::NotHttps),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(Error::UserInfo);
+        }
+        if url.fragment().is_some() {
+            return Err(Error::Fragment);
+        }
+        let endpoint = Self(url);
+        if let Some(address) = endpoint.literal() {
+            egress::permit(address, egress)?;
+        } else if egress::is_local_name(endpoint.0.host_str().unwrap_or_default()) && !egress.allow_private_networks {
+            return Err(Error::Address(egress::Refused::LocalName));
+        }
+        Ok(endpoint)
+    }
+
+    /// The address, where the host is one. A client dials it without asking a resolver, so it is
+    /// to be judged before every send: `http://2130706433` is 127.0.0.1.
+    pub fn literal(&self) -> Option<IpAddr> {
+        match self.0.host()? {
+            Host::Ipv4(address) => Some(address.into()),
+            Host::Ipv6(address) => Some(address.into()),
+            Host::Domain(_) => None,
+        }
+    }
+
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for EndpointUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_that_cannot_be_an_endpoint_is_refused_with_the_rule_it_breaks() {
+        let strict = Egress::default();
+        let refused = [
+            ("hooks", Error::NotAbsolute),
+            ("ftp://example.com/", Error::NotHttps),
+            ("http://example.com/", Error::NotHttps),
+            ("https://user:pw@example.com/", Error::UserInfo),
+            ("https://example.com/#part", Error::Fragment),
+        ];
+        for (text, error) in refused {
+            assert_eq!(EndpointUrl::parse(text, &strict), Err(error), "{text}");
+        }
+        for text in
+            ["https://127.0.0.1/", "https://2130706433/", "https://0x7f.1/", "https://[::1]/", "https://localhost/"]
+        {
+            assert!(matches!(EndpointUrl::parse(text, &strict), Err(Error::Address(_))), "{text}");
+        }
+        assert!(EndpointUrl::parse("https://example.com/hooks?team=1", &strict).is_ok());
+    }
+
+    #[test]
+    fn a_deployment_may_allow_http_and_private_addresses() {
+        let local = Egress { allow_http: true, allow_private_networks: true };
+        assert!(EndpointUrl::parse("http://127.0.0.1:8099/", &local).is_ok());
+        assert!(EndpointUrl::parse("http://localhost:8099/", &local).is_ok());
+        // Nobody means these, in any deployment.
+        assert!(EndpointUrl::parse("http://0.0.0.0/", &local).is_err());
+        assert!(EndpointUrl::parse("http://169.254.169.254/latest/", &local).is_err());
+    }
+}

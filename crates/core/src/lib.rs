@@ -1,0 +1,23 @@
+//! The values and decisions of Posthorn.
+//!
+//! Everything worth arguing about is here, as functions of values: whether a signature holds, who
+//! gets an event, when to try again, which address may be reached. There is no clock, socket,
+//! database, runtime or randomness: time and chance are arguments.
+
+pub mod dedup;
+pub mod delivery;
+pub mod egress;
+pub mod endpoint;
+pub mod envelope;
+pub mod event_type;
+pub mod id;
+pub mod lane;
+pub mod message;
+pub mod outcome;
+pub mod provider;
+pub mod request;
+pub mod retry;
+pub mod routing;
+pub mod signature;
+pub mod subscription;
+pub mod time;

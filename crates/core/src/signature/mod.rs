@@ -1,0 +1,1 @@
+//! Whether a provider's request is genuine, and what it says happened.

@@ -1,0 +1,179 @@
+//! What a tenant asked for, and who gets an event.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::endpoint::EndpointUrl;
+use crate::event_type::{EventType, Pattern};
+use crate::id::{SourceId, SubscriptionId, TenantId};
+use crate::retry::RetryPolicy;
+
+/// A tenant's standing order: these events, to this endpoint, in this manner.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub endpoint: EndpointUrl,
+    /// Never empty.
+    pub event_types: Vec<Pattern>,
+    /// Slugs or ids; empty means every source.
+    pub sources: Vec<String>,
+    pub state: State,
+    pub retry_policy: RetryPolicy,
+    /// For the whole exchange, from connecting to the last byte read.
+    pub timeout: Duration,
+    /// How many attempts one delivery-worker makes at a time.
+    pub max_in_flight: u32,
+    pub headers: Vec<(String, String)>,
+    pub payload_format: PayloadFormat,
+    pub signatures: Vec<SignatureScheme>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Active,
+    /// By a person: deliveries are made and held.
+    Paused,
+    /// By the platform: nothing is dispatched until somebody resumes it.
+    Disabled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadFormat {
+    /// `{"type","timestamp","data"}`, as Standard Webhooks recommends.
+    Standard,
+    /// `{"event","timestamp","data"}`.
+    Event,
+    /// The provider's bytes and content type, unchanged.
+    Raw,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "scheme", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SignatureScheme {
+    /// Standard Webhooks `v1`.
+    Standard,
+}
+
+/// What dispatch needs to know of an event.
+#[derive(Clone, Copy, Debug)]
+pub struct EventFacts<'a> {
+    pub event_type: &'a EventType,
+    pub source_id: SourceId,
+    /// Empty when the source has none.
+    pub source_slug: &'a str,
+    pub audience: Audience,
+}
+
+/// Whose subscriptions an event is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    Tenant(TenantId),
+    Everyone,
+    /// The tenant is not known; the event waits to be routed.
+    Nobody,
+}
+
+/// The clause of a subscription that said no to an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clause {
+    Tenant,
+    EventType,
+    Source,
+    State,
+}
+
+impl Subscription {
+    /// Whether the event is for this subscription; if not, which clause says no.
+    pub fn wants(&self, event: &EventFacts<'_>) -> Result<(), Clause> {
+        let addressed = match event.audience {
+            Audience::Tenant(tenant) => tenant == self.tenant_id,
+            Audience::Everyone => true,
+            Audience::Nobody => false,
+        };
+        if !addressed {
+            return Err(Clause::Tenant);
+        }
+        if !self.event_types.iter().any(|pattern| pattern.matches(event.event_type)) {
+            return Err(Clause::EventType);
+        }
+        if !self.takes_from(event) {
+            return Err(Clause::Source);
+        }
+        if self.state == State::Disabled {
+            return Err(Clause::State);
+        }
+        Ok(())
+    }
+
+    fn takes_from(&self, event: &EventFacts<'_>) -> bool {
+        self.sources.is_empty()
+            || self.sources.iter().any(|named| {
+                (!event.source_slug.is_empty() && named == event.source_slug) || named.parse() == Ok(event.source_id)
+            })
+    }
+}
+
+/// The subscriptions that an event is dispatched to.
+pub fn targets<'a, S: std::ops::Deref<Target = Subscription> + 'a>(
+    event: EventFacts<'a>,
+    subscriptions: impl IntoIterator<Item = S> + 'a,
+) -> impl Iterator<Item = S> + 'a {
+    subscriptions.into_iter().filter(move |subscription| subscription.wants(&event).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::egress::Egress;
+
+    fn subscription(event_types: &[&str], sources: &[&str], state: State) -> Subscription {
+        Subscription {
+            id: SubscriptionId::from_uuid(Uuid::from_u128(1)),
+            tenant_id: TenantId::from_uuid(Uuid::from_u128(2)),
+            endpoint: EndpointUrl::parse("https://example.com/", &Egress::default()).unwrap(),
+            event_types: event_types.iter().map(|p| Pattern::parse(p).unwrap()).collect(),
+            sources: sources.iter().map(ToString::to_string).collect(),
+            state,
+            retry_policy: RetryPolicy::default(),
+            timeout: Duration::from_secs(10),
+            max_in_flight: 8,
+            headers: vec![],
+            payload_format: PayloadFormat::Standard,
+            signatures: vec![SignatureScheme::Standard],
+        }
+    }
+
+    fn ask(subscription: &Subscription, event_type: &str, audience: Audience) -> Result<(), Clause> {
+        subscription.wants(&EventFacts {
+            event_type: &EventType::parse(event_type).unwrap(),
+            source_id: SourceId::from_uuid(Uuid::from_u128(9)),
+            source_slug: "stripe",
+            audience,
+        })
+    }
+
+    #[test]
+    fn the_clause_that_says_no_is_named() {
+        let ours = Audience::Tenant(TenantId::from_uuid(Uuid::from_u128(2)));
+        let theirs = Audience::Tenant(TenantId::from_uuid(Uuid::from_u128(3)));
+        let by_id = SourceId::from_uuid(Uuid::from_u128(9)).to_string();
+        let plain = subscription(&["invoice.*"], &[], State::Active);
+        assert_eq!(ask(&plain, "invoice.paid", ours), Ok(()));
+        assert_eq!(ask(&plain, "invoice.paid", Audience::Everyone), Ok(()));
+        assert_eq!(ask(&plain, "invoice.paid", theirs), Err(Clause::Tenant));
+        assert_eq!(ask(&plain, "invoice.paid", Audience::Nobody), Err(Clause::Tenant));
+        assert_eq!(ask(&plain, "customer.created", ours), Err(Clause::EventType));
+        assert_eq!(ask(&subscription(&["*"], &["twilio"], State::Active), "a", ours), Err(Clause::Source));
+        assert_eq!(ask(&subscription(&["*"], &["twilio", "stripe"], State::Active), "a", ours), Ok(()));
+        assert_eq!(ask(&subscription(&["*"], &[&by_id], State::Active), "a", ours), Ok(()));
+        assert_eq!(ask(&subscription(&["*"], &[], State::Disabled), "a", ours), Err(Clause::State));
+        assert_eq!(ask(&subscription(&["*"], &[], State::Paused), "a", ours), Ok(()));
+    }
+}

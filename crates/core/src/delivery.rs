@@ -49,6 +49,8 @@ names! {
         /// The endpoint has more than it takes; the delivery-worker made room for others.
         Slow = "slow",
         Paused = "paused",
+        /// The subscription's rate limit.
+        Rate = "rate",
         Replay = "replay",
     }
 }

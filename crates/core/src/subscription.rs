@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::delivery::HeldReason;
 use crate::endpoint::EndpointUrl;
 use crate::event_type::{EventType, Pattern};
 use crate::id::{SourceId, SubscriptionId, TenantId};
@@ -25,6 +26,8 @@ pub struct Subscription {
     pub timeout: Duration,
     /// How many attempts one delivery-worker makes at a time.
     pub max_in_flight: u32,
+    /// Attempts a second, over all delivery-workers.
+    pub rate_limit: Option<RateLimit>,
     pub headers: Vec<(String, String)>,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
@@ -56,6 +59,12 @@ pub enum PayloadFormat {
 pub enum SignatureScheme {
     /// Standard Webhooks `v1`.
     Standard,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    pub per_second: f64,
 }
 
 /// What dispatch needs to know of an event.
@@ -110,6 +119,16 @@ impl Subscription {
         Ok(())
     }
 
+    /// Whether a new delivery has to wait in PostgreSQL before anything else.
+    pub fn holds(&self) -> Option<HeldReason> {
+        match self.state {
+            State::Paused => Some(HeldReason::Paused),
+            // The scheduler hands out the rate, so that it holds over all workers together.
+            _ if self.rate_limit.is_some() => Some(HeldReason::Rate),
+            _ => None,
+        }
+    }
+
     fn takes_from(&self, event: &EventFacts<'_>) -> bool {
         self.sources.is_empty()
             || self.sources.iter().any(|named| {
@@ -144,6 +163,7 @@ mod tests {
             retry_policy: RetryPolicy::default(),
             timeout: Duration::from_secs(10),
             max_in_flight: 8,
+            rate_limit: None,
             headers: vec![],
             payload_format: PayloadFormat::Standard,
             signatures: vec![SignatureScheme::Standard],

@@ -1,1 +1,28 @@
+//! PostgreSQL, the record of Posthorn: one module for each aggregate.
+//!
+//! Functions take any client, so they run on a connection or inside the caller's transaction. SQL
+//! stands beside the function that sends it, and nowhere else in the workspace. What is written on
+//! the hot path is written in batches ([`batcher`]), one statement each, without BEGIN and COMMIT.
 
+pub mod api_keys;
+pub mod batcher;
+pub mod changes;
+pub mod dead_letters;
+pub mod deliveries;
+mod error;
+pub mod events;
+pub mod idempotency;
+pub mod migrate;
+pub mod page;
+pub mod partitions;
+mod pool;
+pub mod rejected_requests;
+pub mod schedule;
+pub mod seal;
+pub mod sources;
+pub mod subscriptions;
+pub mod tenants;
+
+pub use deadpool_postgres::{Client, GenericClient, Transaction};
+pub use error::{Error, Result};
+pub use pool::{Settings, Store};

@@ -1,0 +1,405 @@
+//! Accepted events, the keys that make them unique, and the outbox that carries them to the broker.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use posthorn_core::dedup;
+use posthorn_core::event_type::EventType;
+use posthorn_core::id::{EventId, SourceId, TenantId};
+use posthorn_core::routing::Route;
+use posthorn_core::subscription::Audience;
+use std::collections::HashMap;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::error::readable;
+use crate::page::{Page, Span};
+use crate::{GenericClient, Result};
+
+/// A verified request that may be a new event.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub id: EventId,
+    pub source_id: SourceId,
+    /// Empty when the source has none.
+    pub source_slug: String,
+    pub route: Route,
+    pub event_type: EventType,
+    pub provider_event_id: Option<String>,
+    pub dedup_key: Uuid,
+    pub occurred_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    /// Name to value, without credentials.
+    pub headers: serde_json::Value,
+    pub content_type: String,
+    pub traceparent: String,
+    pub body: Bytes,
+}
+
+/// What became of a [`NewEvent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    New {
+        id: EventId,
+        audience: Audience,
+    },
+    /// The key is known; this is the first event that had it.
+    Duplicate {
+        first: EventId,
+    },
+}
+
+/// How long the accepting gateway has the outbox row to itself.
+const OUTBOX_HEAD_START_SECS: i32 = 5;
+
+const ACCEPT: &str = "
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[], $6::uuid[], $7::text[], $8::text[],
+                         $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::text[], $15::bytea[])
+        AS t(id, dedup_key, source_id, source_slug, broadcast, tenant_id, external_id, event_type,
+             provider_event_id, occurred_at, received_at, headers, content_type, traceparent, body)
+),
+-- ORDER BY: two statements that insert the same keys in opposite order would deadlock. With the id
+-- last, the first of equal keys in one batch gets all its buckets.
+d AS (
+    INSERT INTO event_dedup (bucket, dedup_key, event_id)
+    SELECT b.bucket, i.dedup_key, i.id FROM i CROSS JOIN unnest($16::date[]) AS b(bucket)
+    WHERE NOT EXISTS (SELECT FROM event_dedup p WHERE p.dedup_key = i.dedup_key AND p.bucket < $17)
+    ORDER BY i.dedup_key, b.bucket, i.id
+    ON CONFLICT DO NOTHING RETURNING event_id
+),
+-- New only if every bucket was free: see core::dedup on midnight.
+n AS (SELECT event_id FROM d GROUP BY event_id HAVING count(*) = cardinality($16)),
+r AS (
+    SELECT i.*, coalesce(by_id.id, by_external.id) AS tenant,
+           CASE WHEN i.broadcast THEN 'broadcast'
+                WHEN coalesce(by_id.id, by_external.id) IS NULL THEN 'unrouted' ELSE 'tenant' END AS audience
+    FROM i JOIN n ON n.event_id = i.id
+    LEFT JOIN tenants by_id ON by_id.id = i.tenant_id AND by_id.deleted_at IS NULL
+    LEFT JOIN tenants by_external ON by_external.external_id = i.external_id AND by_external.deleted_at IS NULL
+),
+e AS (
+    INSERT INTO events (id, tenant_id, audience, source_id, source_slug, event_type, provider_event_id, dedup_key,
+                        occurred_at, received_at, headers, content_type, traceparent, body)
+    SELECT id, tenant, audience, source_id, source_slug, event_type, provider_event_id, dedup_key,
+           occurred_at, received_at, headers, content_type, traceparent, body FROM r
+),
+o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $18) FROM r)
+SELECT id, tenant, audience FROM r";
+
+/// Accepts what is new, in one statement: dedup keys, events and outbox, all or nothing. Answers in
+/// the order of `events`. `now` chooses the dedup buckets.
+pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp) -> Result<Vec<Accepted>> {
+    let buckets = dedup::buckets(now);
+    let column = |of: fn(&NewEvent) -> &str| events.iter().map(of).collect::<Vec<_>>();
+    let ids: Vec<Uuid> = events.iter().map(|e| *e.id.as_uuid()).collect();
+    let keys: Vec<Uuid> = events.iter().map(|e| e.dedup_key).collect();
+    let sources: Vec<Uuid> = events.iter().map(|e| *e.source_id.as_uuid()).collect();
+    let broadcast: Vec<bool> = events.iter().map(|e| e.route == Route::Broadcast).collect();
+    let tenants: Vec<Option<Uuid>> = events.iter().map(|e| named_tenant(&e.route)).collect();
+    let externals: Vec<Option<&str>> = events.iter().map(|e| external_id(&e.route)).collect();
+    let provider_ids: Vec<Option<&str>> = events.iter().map(|e| e.provider_event_id.as_deref()).collect();
+    let occurred: Vec<Option<Timestamp>> = events.iter().map(|e| e.occurred_at).collect();
+    let received: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
+    let headers: Vec<&serde_json::Value> = events.iter().map(|e| &e.headers).collect();
+    let bodies: Vec<&[u8]> = events.iter().map(|e| e.body.as_ref()).collect();
+
+    let statement = db.prepare_cached(ACCEPT).await?;
+    let rows = db
+        .query(
+            &statement,
+            &[
+                &ids,
+                &keys,
+                &sources,
+                &column(|e| &e.source_slug),
+                &broadcast,
+                &tenants,
+                &externals,
+                &column(|e| e.event_type.as_str()),
+                &provider_ids,
+                &occurred,
+                &received,
+                &headers,
+                &column(|e| &e.content_type),
+                &column(|e| &e.traceparent),
+                &bodies,
+                &buckets,
+                &buckets[0],
+                &f64::from(OUTBOX_HEAD_START_SECS),
+            ],
+        )
+        .await?;
+    let new: HashMap<Uuid, Audience> =
+        rows.iter().map(|row| Ok((row.get("id"), audience(row, "tenant")?))).collect::<Result<_>>()?;
+
+    let known: Vec<Uuid> = events.iter().filter(|e| !new.contains_key(e.id.as_uuid())).map(|e| e.dedup_key).collect();
+    let first = if known.is_empty() { HashMap::new() } else { count_duplicates(db, &known).await? };
+    events
+        .iter()
+        .map(|event| match new.get(event.id.as_uuid()) {
+            Some(audience) => Ok(Accepted::New { id: event.id, audience: *audience }),
+            None => {
+                let first = readable("event_dedup.event_id", first.get(&event.dedup_key))?;
+                Ok(Accepted::Duplicate { first: EventId::from_uuid(*first) })
+            }
+        })
+        .collect()
+}
+
+const COUNT_DUPLICATES: &str = "
+WITH k AS (SELECT dedup_key, count(*)::int AS n FROM unnest($1::uuid[]) AS t(dedup_key) GROUP BY dedup_key),
+-- A key that straddled midnight may also stand in a bucket under an event that was never stored.
+f AS (
+    SELECT DISTINCT ON (k.dedup_key) k.dedup_key, k.n, p.event_id
+    FROM k JOIN event_dedup p ON p.dedup_key = k.dedup_key LEFT JOIN events e ON e.id = p.event_id
+    ORDER BY k.dedup_key, e.id IS NULL, p.bucket
+),
+u AS (UPDATE events e SET duplicates = e.duplicates + f.n FROM f WHERE e.id = f.event_id)
+SELECT dedup_key, event_id FROM f";
+
+/// Counts each key's repeats with its first event, and tells which that is.
+async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid]) -> Result<HashMap<Uuid, Uuid>> {
+    let statement = db.prepare_cached(COUNT_DUPLICATES).await?;
+    let rows = match db.query(&statement, &[&keys]).await {
+        Ok(rows) => rows,
+        // Two batches that count the same events in opposite order: the database picks one to fail.
+        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED) => {
+            db.query(&statement, &[&keys]).await?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Forgets outbox rows whose events the broker has.
+pub async fn relayed(db: &impl GenericClient, ids: &[EventId]) -> Result<()> {
+    let statement = db.prepare_cached("DELETE FROM outbox WHERE event_id = ANY($1)").await?;
+    db.execute(&statement, &[&uuids(ids)]).await?;
+    Ok(())
+}
+
+/// What the broker is told of an event.
+#[derive(Clone, Debug)]
+pub struct Relayable {
+    pub id: EventId,
+    pub source_id: SourceId,
+    pub source_slug: String,
+    pub audience: Audience,
+    pub event_type: String,
+    pub occurred_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub content_type: String,
+    pub traceparent: String,
+    /// Absent when larger than asked for.
+    pub body: Option<Bytes>,
+}
+
+/// Takes outbox rows that are due and puts them off by `lease_secs`, so that another relay leaves
+/// them alone meanwhile. Bodies up to `inline_bytes` come along.
+pub async fn take_due(
+    db: &impl GenericClient,
+    limit: i64,
+    lease_secs: f64,
+    inline_bytes: i32,
+) -> Result<Vec<Relayable>> {
+    let statement = db
+        .prepare_cached(
+            "WITH due AS (
+                 UPDATE outbox SET due_at = now() + make_interval(secs => $2)
+                 WHERE event_id IN (SELECT event_id FROM outbox WHERE due_at <= now()
+                                    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+                 RETURNING event_id
+             )
+             SELECT e.id, e.tenant_id, e.audience, e.source_id, e.source_slug, e.event_type, e.occurred_at, e.received_at,
+                    e.content_type, e.traceparent, CASE WHEN octet_length(e.body) <= $3 THEN e.body END AS body
+             FROM due JOIN events e ON e.id = due.event_id",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&limit, &lease_secs, &inline_bytes]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Relayable {
+                id: EventId::from_uuid(row.get("id")),
+                source_id: SourceId::from_uuid(row.get("source_id")),
+                source_slug: row.get("source_slug"),
+                audience: audience(row, "tenant_id")?,
+                event_type: row.get("event_type"),
+                occurred_at: row.get("occurred_at"),
+                received_at: row.get("received_at"),
+                content_type: row.get("content_type"),
+                traceparent: row.get("traceparent"),
+                body: row.get::<_, Option<Vec<u8>>>("body").map(Bytes::from),
+            })
+        })
+        .collect()
+}
+
+/// Rows in the outbox, and the age of the oldest in seconds.
+pub async fn outbox_backlog(db: &impl GenericClient) -> Result<(i64, f64)> {
+    let statement = db
+        .prepare_cached(
+            "SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at)) + $1, 0)::float8 FROM outbox",
+        )
+        .await?;
+    let row = db.query_one(&statement, &[&f64::from(OUTBOX_HEAD_START_SECS)]).await?;
+    Ok((row.get(0), row.get::<_, f64>(1).max(0.0)))
+}
+
+/// What a delivery-worker needs of an event whose body did not ride along.
+#[derive(Clone, Debug)]
+pub struct Content {
+    pub event_type: EventType,
+    pub timestamp: Timestamp,
+    pub content_type: String,
+    pub traceparent: String,
+    pub body: Bytes,
+}
+
+pub async fn content(db: &impl GenericClient, id: EventId) -> Result<Option<Content>> {
+    let statement = db
+        .prepare_cached(
+            "SELECT event_type, coalesce(occurred_at, received_at) AS at, content_type, traceparent, body
+             FROM events WHERE id = $1",
+        )
+        .await?;
+    let Some(row) = db.query_opt(&statement, &[id.as_uuid()]).await? else { return Ok(None) };
+    Ok(Some(Content {
+        event_type: event_type(&row)?,
+        timestamp: row.get("at"),
+        content_type: row.get("content_type"),
+        traceparent: row.get("traceparent"),
+        body: Bytes::from(row.get::<_, Vec<u8>>("body")),
+    }))
+}
+
+/// An event as the API lists it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub id: EventId,
+    pub tenant_id: Option<TenantId>,
+    pub audience: String,
+    pub source_id: SourceId,
+    pub event_type: EventType,
+    pub occurred_at: Option<Timestamp>,
+    pub received_at: Timestamp,
+    pub duplicates: i32,
+}
+
+/// An event with everything.
+#[derive(Clone, Debug)]
+pub struct WholeEvent {
+    pub event: Event,
+    pub headers: serde_json::Value,
+    pub content_type: String,
+    pub body: Bytes,
+}
+
+/// What a list of events is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// `None` is the operator's view of everything.
+    pub tenant_id: Option<TenantId>,
+    /// Patterns for LIKE.
+    pub event_types: Vec<String>,
+    /// A slug or an id.
+    pub source: Option<String>,
+    pub span: Span,
+}
+
+const COLUMNS: &str = "id, tenant_id, audience, source_id, event_type, occurred_at, received_at, duplicates";
+
+pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Event>> {
+    // Two texts, since one with `$1 IS NULL OR …` could not use the tenant's index.
+    let (scope, tenant) = match &filter.tenant_id {
+        Some(tenant) => ("tenant_id = $1", *tenant.as_uuid()),
+        None => ("$1::uuid IS NOT NULL", Uuid::nil()),
+    };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM events
+         WHERE {scope} AND id < $2 AND id >= $3 AND id < $4
+           AND (cardinality($5::text[]) = 0 OR event_type LIKE ANY ($5))
+           AND ($6::text IS NULL OR source_slug = $6 OR source_id = $7)
+         ORDER BY id DESC LIMIT $8"
+    );
+    let source_id = filter.source.as_deref().and_then(|s| s.parse::<SourceId>().ok()).map(|id| *id.as_uuid());
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db
+        .query(
+            &statement,
+            &[
+                &tenant,
+                &page.before(),
+                &filter.span.from,
+                &filter.span.to,
+                &filter.event_types,
+                &filter.source,
+                &source_id,
+                &page.fetch(),
+            ],
+        )
+        .await?;
+    rows.iter().map(event).collect()
+}
+
+/// One event, if `tenant` may see it: its own, or one that was for everybody. `None` is the operator.
+pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId) -> Result<Option<WholeEvent>> {
+    let statement = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, headers, content_type, body FROM events
+             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast')"
+        ))
+        .await?;
+    let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
+    row.map(|row| {
+        Ok(WholeEvent {
+            event: event(&row)?,
+            headers: row.get("headers"),
+            content_type: row.get("content_type"),
+            body: Bytes::from(row.get::<_, Vec<u8>>("body")),
+        })
+    })
+    .transpose()
+}
+
+fn event(row: &Row) -> Result<Event> {
+    Ok(Event {
+        id: EventId::from_uuid(row.get("id")),
+        tenant_id: row.get::<_, Option<Uuid>>("tenant_id").map(TenantId::from_uuid),
+        audience: row.get("audience"),
+        source_id: SourceId::from_uuid(row.get("source_id")),
+        event_type: event_type(row)?,
+        occurred_at: row.get("occurred_at"),
+        received_at: row.get("received_at"),
+        duplicates: row.get("duplicates"),
+    })
+}
+
+fn event_type(row: &Row) -> Result<EventType> {
+    readable("event_type", EventType::parse(row.get("event_type")).ok())
+}
+
+fn audience(row: &Row, tenant: &str) -> Result<Audience> {
+    match row.get("audience") {
+        "broadcast" => Ok(Audience::Everyone),
+        "unrouted" => Ok(Audience::Nobody),
+        _ => Ok(Audience::Tenant(TenantId::from_uuid(readable("events.tenant_id", row.get(tenant))?))),
+    }
+}
+
+fn named_tenant(route: &Route) -> Option<Uuid> {
+    match route {
+        Route::Tenant(id) => Some(*id.as_uuid()),
+        _ => None,
+    }
+}
+
+fn external_id(route: &Route) -> Option<&str> {
+    match route {
+        Route::External(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn uuids(ids: &[EventId]) -> Vec<Uuid> {
+    ids.iter().map(|id| *id.as_uuid()).collect()
+}

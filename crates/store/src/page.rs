@@ -1,0 +1,36 @@
+//! Keyset paging: newest first, by id.
+
+use uuid::Uuid;
+
+/// Which rows a list shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Only ids below this one; `None` begins at the newest.
+    pub before: Option<Uuid>,
+    pub limit: i64,
+}
+
+impl Page {
+    /// The bound for `id < $n`.
+    pub(crate) fn before(&self) -> Uuid {
+        self.before.unwrap_or(Uuid::max())
+    }
+
+    /// One more than is shown, which tells whether there is a next page.
+    pub(crate) fn fetch(&self) -> i64 {
+        self.limit + 1
+    }
+}
+
+/// Ids from `from` up to, not including, `to`.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    pub from: Uuid,
+    pub to: Uuid,
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self { from: Uuid::nil(), to: Uuid::max() }
+    }
+}

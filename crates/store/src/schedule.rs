@@ -1,0 +1,179 @@
+//! What is due: held deliveries whose time has come, and queued ones whose message was lost.
+//!
+//! The scheduler looks at subscriptions, not at deliveries: `subscription_runtime.next_due_at` is the
+//! earliest due time among a subscription's held deliveries, or earlier. So a hundred thousand rows
+//! of one endpoint are one row to look at, and never hide another's.
+
+use jiff::Timestamp;
+use posthorn_core::delivery::Trigger;
+use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use posthorn_core::pace::Bucket;
+use posthorn_core::subscription;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::error::readable;
+use crate::{GenericClient, Result, Transaction};
+
+/// A subscription that has something due.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub subscription_id: SubscriptionId,
+    /// `None` when the subscription was deleted.
+    pub state: Option<subscription::State>,
+    /// Deliveries a second; `None` is no limit.
+    pub per_second: Option<f64>,
+    pub bucket: Bucket,
+    pub timeout_secs: i32,
+}
+
+/// Locks up to `limit` subscriptions with something due, for this transaction. Another scheduler
+/// takes others meanwhile.
+pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp) -> Result<Vec<Due>> {
+    let statement = db
+        .prepare_cached(
+            "SELECT r.subscription_id, r.tokens, r.tokens_at, s.state, s.timeout_seconds, s.deleted_at IS NOT NULL AS deleted,
+                    (s.rate_limit ->> 'per_second')::float8 AS per_second
+             FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
+             WHERE r.next_due_at <= $2 ORDER BY r.next_due_at LIMIT $1 FOR UPDATE OF r SKIP LOCKED",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&limit, &now]).await?;
+    rows.iter()
+        .map(|row| {
+            let state = (!row.get::<_, bool>("deleted")).then(|| row.get::<_, &str>("state"));
+            Ok(Due {
+                subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
+                state: state.map(|s| readable("subscriptions.state", crate::subscriptions::state(s))).transpose()?,
+                per_second: row.get("per_second"),
+                bucket: Bucket { tokens: row.get("tokens"), at: row.get("tokens_at") },
+                timeout_secs: row.get("timeout_seconds"),
+            })
+        })
+        .collect()
+}
+
+/// How many deliveries of a subscription may go, and what its bucket holds then.
+#[derive(Clone, Debug)]
+pub struct Allowance {
+    pub subscription_id: SubscriptionId,
+    pub limit: i64,
+    /// Under which lease they go.
+    pub lease_until: Timestamp,
+    pub bucket: Bucket,
+    /// Look no more until something changes (paused, disabled).
+    pub sleep: bool,
+}
+
+/// A delivery to publish.
+#[derive(Clone, Debug)]
+pub struct Release {
+    pub id: DeliveryId,
+    pub event_id: EventId,
+    pub subscription_id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub event_type: String,
+    pub generation: u32,
+    /// The attempt to be made.
+    pub attempt: u32,
+    pub lease_until: Timestamp,
+    pub trigger: Trigger,
+}
+
+const RELEASE: &str = "
+WITH w AS (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS t(subscription_id, allowed, lease)),
+p AS (
+    SELECT due.id, w.lease FROM w CROSS JOIN LATERAL (
+        SELECT d.id FROM deliveries d
+        WHERE d.subscription_id = w.subscription_id AND d.state = 'held' AND d.due_at <= $4
+        ORDER BY d.due_at, d.id LIMIT w.allowed FOR UPDATE SKIP LOCKED
+    ) due
+)
+UPDATE deliveries d SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4
+FROM p WHERE d.id = p.id AND d.state = 'held'
+RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at, d.trigger";
+
+const SETTLE: &str = "
+UPDATE subscription_runtime r
+SET tokens = a.tokens, tokens_at = a.tokens_at,
+    next_due_at = CASE WHEN a.sleep THEN NULL ELSE (
+        SELECT min(d.due_at) FROM deliveries d WHERE d.subscription_id = r.subscription_id AND d.state = 'held') END
+FROM unnest($1::uuid[], $2::float8[], $3::timestamptz[], $4::bool[]) AS a(subscription_id, tokens, tokens_at, sleep)
+WHERE r.subscription_id = a.subscription_id";
+
+/// Turns held deliveries into queued ones within their allowances, oldest first, and notes when to
+/// look at their subscriptions again. To be published after the commit.
+pub async fn release(db: &Transaction<'_>, allowances: &[Allowance], now: Timestamp) -> Result<Vec<Release>> {
+    let ids: Vec<Uuid> = allowances.iter().map(|a| *a.subscription_id.as_uuid()).collect();
+    let limits: Vec<i64> = allowances.iter().map(|a| a.limit).collect();
+    let leases: Vec<Timestamp> = allowances.iter().map(|a| a.lease_until).collect();
+    let statement = db.prepare_cached(RELEASE).await?;
+    let rows = db.query(&statement, &[&ids, &limits, &leases, &now]).await?;
+    let released = rows.iter().map(release_of).collect::<Result<Vec<_>>>()?;
+
+    let tokens: Vec<f64> = allowances.iter().map(|a| a.bucket.tokens).collect();
+    let tokens_at: Vec<Option<Timestamp>> = allowances.iter().map(|a| a.bucket.at).collect();
+    let sleep: Vec<bool> = allowances.iter().map(|a| a.sleep).collect();
+    let statement = db.prepare_cached(SETTLE).await?;
+    db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep]).await?;
+    Ok(released)
+}
+
+/// Renews the lease of queued deliveries that outlived it: their message is lost, or its handler is.
+pub async fn renew_lost(
+    db: &impl GenericClient,
+    limit: i64,
+    lease_until: Timestamp,
+    now: Timestamp,
+) -> Result<Vec<Release>> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE deliveries SET due_at = $2
+             WHERE id IN (SELECT id FROM deliveries WHERE state = 'queued' AND due_at <= $3
+                          ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+               AND state = 'queued' AND due_at <= $3
+             RETURNING id, event_id, subscription_id, tenant_id, event_type, generation, attempt, due_at, trigger",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&limit, &lease_until, &now]).await?;
+    rows.iter().map(release_of).collect()
+}
+
+/// Cancels what waits for deleted subscriptions. Returns how many there were.
+pub async fn cancel(db: &impl GenericClient, subscriptions: &[SubscriptionId], now: Timestamp) -> Result<u64> {
+    let ids: Vec<Uuid> = subscriptions.iter().map(|id| *id.as_uuid()).collect();
+    let statement = db
+        .prepare_cached(
+            "UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $2
+             WHERE subscription_id = ANY ($1) AND state = 'held'",
+        )
+        .await?;
+    Ok(db.execute(&statement, &[&ids, &now]).await?)
+}
+
+/// How many deliveries are held and past due, and by how many seconds the oldest.
+pub async fn overdue(db: &impl GenericClient, now: Timestamp) -> Result<(i64, f64)> {
+    let statement = db
+        .prepare_cached(
+            "SELECT count(*), coalesce(extract(epoch FROM $1 - min(next_due_at)), 0)::float8
+             FROM subscription_runtime WHERE next_due_at <= $1",
+        )
+        .await?;
+    let row = db.query_one(&statement, &[&now]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+fn release_of(row: &Row) -> Result<Release> {
+    let number = |column| u32::try_from(row.get::<_, i32>(column)).unwrap_or_default();
+    Ok(Release {
+        id: DeliveryId::from_uuid(row.get("id")),
+        event_id: EventId::from_uuid(row.get("event_id")),
+        subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
+        tenant_id: TenantId::from_uuid(row.get("tenant_id")),
+        event_type: row.get("event_type"),
+        generation: number("generation"),
+        attempt: number("attempt") + 1,
+        lease_until: row.get("due_at"),
+        trigger: readable("deliveries.trigger", Trigger::parse(row.get("trigger")))?,
+    })
+}

@@ -1,0 +1,288 @@
+//! Subscriptions, their secrets, and what they count.
+
+use jiff::Timestamp;
+use posthorn_core::id::{SecretId, SubscriptionId, TenantId};
+use posthorn_core::retry::RetryPolicy;
+use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::error::readable;
+use crate::page::Page;
+use crate::seal::Sealer;
+use crate::sources::json;
+use crate::{GenericClient, Result, Transaction};
+
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    pub id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub url: String,
+    pub event_types: Vec<String>,
+    pub sources: Vec<String>,
+    pub state: State,
+    pub disabled_reason: Option<String>,
+    pub retry_policy: RetryPolicy,
+    pub timeout_seconds: i32,
+    pub rate_limit: Option<RateLimit>,
+    pub max_in_flight: i32,
+    pub headers: BTreeMap<String, String>,
+    pub payload_format: PayloadFormat,
+    pub signatures: Vec<SignatureScheme>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// What a subscription has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    pub delivered: i64,
+    /// Deliveries that died.
+    pub failed: i64,
+    pub last_triggered_at: Option<Timestamp>,
+}
+
+const COLUMNS: &str =
+    "s.id, s.tenant_id, s.name, s.description, s.url, s.event_types, s.sources, s.state, s.disabled_reason,
+    s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.headers, s.payload_format, s.signatures,
+    s.created_at, s.updated_at";
+
+pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "WITH s AS (
+                 INSERT INTO subscriptions (id, tenant_id, name, description, url, event_types, sources, state, retry_policy,
+                     timeout_seconds, rate_limit, max_in_flight, headers, payload_format, signatures, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+             )
+             INSERT INTO subscription_runtime (subscription_id, tenant_id) VALUES ($1, $2)",
+        )
+        .await?;
+    db.execute(
+        &statement,
+        &[
+            subscription.id.as_uuid(),
+            subscription.tenant_id.as_uuid(),
+            &subscription.name,
+            &subscription.description,
+            &subscription.url,
+            &subscription.event_types,
+            &subscription.sources,
+            &text(&subscription.state),
+            &json(&subscription.retry_policy),
+            &subscription.timeout_seconds,
+            &subscription.rate_limit.map(|limit| json(&limit)),
+            &subscription.max_in_flight,
+            &json(&subscription.headers),
+            &text(&subscription.payload_format),
+            &json(&subscription.signatures),
+            &subscription.created_at,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// Writes every field that can change. Whatever was held is looked at again.
+pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "WITH s AS (
+                 UPDATE subscriptions SET name = $2, description = $3, url = $4, event_types = $5, sources = $6, state = $7,
+                     disabled_reason = $8, retry_policy = $9, timeout_seconds = $10, rate_limit = $11, max_in_flight = $12,
+                     headers = $13, payload_format = $14, signatures = $15, updated_at = $16
+                 WHERE id = $1 RETURNING id
+             )
+             UPDATE subscription_runtime SET next_due_at = $16 FROM s WHERE subscription_id = s.id",
+        )
+        .await?;
+    db.execute(
+        &statement,
+        &[
+            subscription.id.as_uuid(),
+            &subscription.name,
+            &subscription.description,
+            &subscription.url,
+            &subscription.event_types,
+            &subscription.sources,
+            &text(&subscription.state),
+            &subscription.disabled_reason,
+            &json(&subscription.retry_policy),
+            &subscription.timeout_seconds,
+            &subscription.rate_limit.map(|limit| json(&limit)),
+            &subscription.max_in_flight,
+            &json(&subscription.headers),
+            &text(&subscription.payload_format),
+            &json(&subscription.signatures),
+            &subscription.updated_at,
+        ],
+    )
+    .await?;
+    Ok(())
+}
+
+/// One subscription and its counts; `None` as `tenant` is the operator.
+pub async fn find(
+    db: &impl GenericClient,
+    tenant: Option<TenantId>,
+    id: SubscriptionId,
+) -> Result<Option<(Subscription, Counts)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, r.delivered, r.failed, r.last_triggered_at
+         FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
+         WHERE s.id = $1 AND s.deleted_at IS NULL AND ($2::uuid IS NULL OR s.tenant_id = $2)"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
+    row.as_ref().map(with_counts).transpose()
+}
+
+/// Like [`find`], and nobody else changes it until the transaction ends.
+pub async fn lock(
+    db: &Transaction<'_>,
+    tenant: Option<TenantId>,
+    id: SubscriptionId,
+) -> Result<Option<(Subscription, Counts)>> {
+    let statement = db.prepare_cached("SELECT FROM subscriptions WHERE id = $1 FOR UPDATE").await?;
+    db.query_opt(&statement, &[id.as_uuid()]).await?;
+    find(db, tenant, id).await
+}
+
+pub async fn list(
+    db: &impl GenericClient,
+    tenant: Option<TenantId>,
+    page: Page,
+) -> Result<Vec<(Subscription, Counts)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, r.delivered, r.failed, r.last_triggered_at
+         FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
+         WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.tenant_id = $1) AND s.id < $2 ORDER BY s.id DESC LIMIT $3"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db.query(&statement, &[&tenant.map(|t| *t.as_uuid()), &page.before(), &page.fetch()]).await?;
+    rows.iter().map(with_counts).collect()
+}
+
+/// For a snapshot: one, or all. Disabled ones are among them, deleted ones are not.
+pub async fn snapshot(db: &impl GenericClient, id: Option<SubscriptionId>) -> Result<Vec<Subscription>> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM subscriptions s WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.id = $1)");
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?.iter().map(subscription).collect()
+}
+
+/// False if the caller has no such subscription. What still waits for it is left to the scheduler.
+pub async fn delete(
+    db: &impl GenericClient,
+    tenant: Option<TenantId>,
+    id: SubscriptionId,
+    now: Timestamp,
+) -> Result<bool> {
+    let statement = db
+        .prepare_cached(
+            "WITH s AS (
+                 UPDATE subscriptions SET deleted_at = $3, updated_at = $3
+                 WHERE id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR tenant_id = $2) RETURNING id
+             ), k AS (
+                 DELETE FROM subscription_secrets USING s WHERE subscription_id = s.id
+             )
+             UPDATE subscription_runtime SET next_due_at = $3 FROM s WHERE subscription_id = s.id",
+        )
+        .await?;
+    Ok(db.execute(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid()), &now]).await? > 0)
+}
+
+pub async fn add_secret(
+    db: &impl GenericClient,
+    sealer: &Sealer,
+    id: SecretId,
+    subscription: SubscriptionId,
+    secret: &SecretString,
+    now: Timestamp,
+) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "INSERT INTO subscription_secrets (id, subscription_id, sealed, created_at) VALUES ($1, $2, $3, $4)",
+        )
+        .await?;
+    let sealed = sealer.seal(id.as_uuid(), secret.expose_secret().as_bytes());
+    db.execute(&statement, &[id.as_uuid(), subscription.as_uuid(), &sealed, &now]).await?;
+    Ok(())
+}
+
+/// The secrets that sign for one subscription, or for all: newest first.
+pub async fn secrets(
+    db: &impl GenericClient,
+    sealer: &Sealer,
+    id: Option<SubscriptionId>,
+) -> Result<Vec<(SubscriptionId, SecretString)>> {
+    let statement = db
+        .prepare_cached(
+            "SELECT subscription_id, id, sealed FROM subscription_secrets
+             WHERE ($1::uuid IS NULL OR subscription_id = $1) AND (expires_at IS NULL OR expires_at > now())
+             ORDER BY subscription_id, created_at DESC, id DESC",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
+    rows.iter()
+        .map(|row| {
+            let id: Uuid = row.get("id");
+            Ok((SubscriptionId::from_uuid(row.get("subscription_id")), sealer.open_text(&id, row.get("sealed"))?))
+        })
+        .collect()
+}
+
+fn with_counts(row: &Row) -> Result<(Subscription, Counts)> {
+    let counts = Counts {
+        delivered: row.get("delivered"),
+        failed: row.get("failed"),
+        last_triggered_at: row.get("last_triggered_at"),
+    };
+    Ok((subscription(row)?, counts))
+}
+
+fn subscription(row: &Row) -> Result<Subscription> {
+    let read = |column| row.get::<_, Value>(column);
+    let rate_limit: Option<Value> = row.get("rate_limit");
+    Ok(Subscription {
+        id: SubscriptionId::from_uuid(row.get("id")),
+        tenant_id: TenantId::from_uuid(row.get("tenant_id")),
+        name: row.get("name"),
+        description: row.get("description"),
+        url: row.get("url"),
+        event_types: row.get("event_types"),
+        sources: row.get("sources"),
+        state: readable("subscriptions.state", state(row.get("state")))?,
+        disabled_reason: row.get("disabled_reason"),
+        retry_policy: readable("subscriptions.retry_policy", serde_json::from_value(read("retry_policy")).ok())?,
+        timeout_seconds: row.get("timeout_seconds"),
+        rate_limit: rate_limit.and_then(|limit| serde_json::from_value(limit).ok()),
+        max_in_flight: row.get("max_in_flight"),
+        headers: readable("subscriptions.headers", serde_json::from_value(read("headers")).ok())?,
+        payload_format: readable(
+            "subscriptions.payload_format",
+            serde_json::from_value(Value::String(row.get("payload_format"))).ok(),
+        )?,
+        signatures: readable("subscriptions.signatures", serde_json::from_value(read("signatures")).ok())?,
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    })
+}
+
+/// Reads a state's name.
+pub(crate) fn state(text: &str) -> Option<State> {
+    serde_json::from_value(Value::String(text.to_owned())).ok()
+}
+
+/// The name of a value that serialises as a string.
+fn text(value: &impl serde::Serialize) -> String {
+    match json(value) {
+        Value::String(text) => text,
+        other => other.to_string(),
+    }
+}

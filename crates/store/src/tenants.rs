@@ -1,0 +1,138 @@
+//! Tenants.
+
+use jiff::Timestamp;
+use posthorn_core::id::TenantId;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::page::Page;
+use crate::{GenericClient, Result, Transaction};
+
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub name: String,
+    pub external_id: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The constraint that keeps `external_id` unique.
+pub const EXTERNAL_ID_UNIQUE: &str = "tenants_external_id_key";
+
+const COLUMNS: &str = "id, name, external_id, created_at, updated_at";
+
+pub async fn insert(db: &impl GenericClient, tenant: &Tenant) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "INSERT INTO tenants (id, name, external_id, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .await?;
+    let Tenant { id, name, external_id, created_at, updated_at } = tenant;
+    db.execute(&statement, &[id.as_uuid(), name, external_id, created_at, updated_at]).await?;
+    Ok(())
+}
+
+pub async fn find(db: &impl GenericClient, id: TenantId) -> Result<Option<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1 AND deleted_at IS NULL");
+    let statement = db.prepare_cached(&sql).await?;
+    Ok(db.query_opt(&statement, &[id.as_uuid()]).await?.as_ref().map(tenant))
+}
+
+/// Like [`find`], and nobody else changes it until the transaction ends.
+pub async fn lock(db: &Transaction<'_>, id: TenantId) -> Result<Option<Tenant>> {
+    let sql = format!("SELECT {COLUMNS} FROM tenants WHERE id = $1 AND deleted_at IS NULL FOR UPDATE");
+    let statement = db.prepare_cached(&sql).await?;
+    Ok(db.query_opt(&statement, &[id.as_uuid()]).await?.as_ref().map(tenant))
+}
+
+pub async fn list(db: &impl GenericClient, external_id: Option<&str>, page: Page) -> Result<Vec<Tenant>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM tenants
+         WHERE deleted_at IS NULL AND id < $1 AND ($2::text IS NULL OR external_id = $2) ORDER BY id DESC LIMIT $3"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db.query(&statement, &[&page.before(), &external_id, &page.fetch()]).await?;
+    Ok(rows.iter().map(tenant).collect())
+}
+
+pub async fn update(db: &impl GenericClient, tenant: &Tenant) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE tenants SET name = $2, external_id = $3, updated_at = $4 WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .await?;
+    let Tenant { id, name, external_id, updated_at, .. } = tenant;
+    db.execute(&statement, &[id.as_uuid(), name, external_id, updated_at]).await?;
+    Ok(())
+}
+
+/// Makes a tenant vanish, with its configuration. What it leaves in history is erased by
+/// [`erase_some`]. False if there is no such tenant.
+pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Result<bool> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE tenants SET deleted_at = $2, external_id = NULL, name = '' WHERE id = $1 AND deleted_at IS NULL",
+        )
+        .await?;
+    if db.execute(&statement, &[id.as_uuid(), &now]).await? == 0 {
+        return Ok(false);
+    }
+    for table in ["subscriptions", "sources", "api_keys"] {
+        db.execute(&format!("DELETE FROM {table} WHERE tenant_id = $1"), &[id.as_uuid()]).await?;
+    }
+    Ok(true)
+}
+
+/// Erases up to `limit` rows of each history table of one deleted tenant, and the tenant itself when
+/// nothing is left. `None` if there is no deleted tenant; else its id and how many rows went.
+pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(TenantId, u64)>> {
+    let Some(row) = db.query_opt("SELECT id FROM tenants WHERE deleted_at IS NOT NULL LIMIT 1", &[]).await? else {
+        return Ok(None);
+    };
+    let id: Uuid = row.get(0);
+    let mut erased = 0;
+    for table in ["dead_letters", "rejected_requests", "deliveries", "events"] {
+        // Attempts go with their deliveries: they have no index by tenant.
+        let attempts = if table == "deliveries" {
+            ", a AS (DELETE FROM attempts a USING d WHERE a.delivery_id = d.id AND a.id >= d.ms AND a.id < d.next_ms)"
+        } else {
+            ""
+        };
+        let keys = if table == "events" {
+            ", k AS (DELETE FROM event_dedup k USING d WHERE k.event_id = d.id AND k.dedup_key = d.dedup_key),
+               o AS (DELETE FROM outbox o USING d WHERE o.event_id = d.id)"
+        } else {
+            ""
+        };
+        let returning = match table {
+            "events" => "id, dedup_key",
+            "deliveries" => {
+                "id, (substr(id::text, 1, 13) || '-0000-0000-000000000000')::uuid AS ms,
+                 (substr(id::text, 1, 13) || '-ffff-ffff-ffffffffffff')::uuid AS next_ms"
+            }
+            _ => "id",
+        };
+        let sql = format!(
+            "WITH d AS (DELETE FROM {table} WHERE tenant_id = $1 AND id IN (
+                 SELECT id FROM {table} WHERE tenant_id = $1 LIMIT $2) RETURNING {returning}){attempts}{keys}
+             SELECT count(*) FROM d"
+        );
+        let row = db.query_one(&sql, &[&id, &limit]).await?;
+        erased += u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
+    }
+    if erased == 0 {
+        db.execute("DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL", &[&id]).await?;
+    }
+    Ok(Some((TenantId::from_uuid(id), erased)))
+}
+
+fn tenant(row: &Row) -> Tenant {
+    Tenant {
+        id: TenantId::from_uuid(row.get("id")),
+        name: row.get("name"),
+        external_id: row.get("external_id"),
+        created_at: row.get("created_at"),
+        updated_at: row.get("updated_at"),
+    }
+}

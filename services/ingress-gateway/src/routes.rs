@@ -1,0 +1,19 @@
+//! Every path of the gateway.
+
+use actix_web::web::{self, ServiceConfig};
+
+use crate::error::GatewayError;
+use crate::receive::receive;
+
+pub fn configure(config: &mut ServiceConfig) {
+    let resource = |path: &str| {
+        web::resource(path)
+            .route(web::post().to(receive))
+            .route(web::get().to(receive))
+            .default_service(web::to(async || Err::<&str, _>(GatewayError::MethodNotAllowed)))
+    };
+    config
+        .service(resource("/webhooks/{source}"))
+        .service(resource("/webhooks/{source}/{event}"))
+        .default_service(web::to(async || Err::<&str, _>(GatewayError::UnknownSource)));
+}

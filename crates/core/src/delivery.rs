@@ -76,6 +76,8 @@ names! {
         Permanent = "permanent",
         /// The endpoint answered 410.
         Gone = "gone",
+        /// Its event is older than the retention.
+        Expired = "expired",
         /// A message went round too often: whoever handled it died each time.
         DeliveryLimit = "delivery_limit",
         /// A message that no service can read.

@@ -21,5 +21,6 @@ pub mod request;
 pub mod retry;
 pub mod routing;
 pub mod signature;
+pub mod signing;
 pub mod subscription;
 pub mod time;

@@ -59,6 +59,23 @@ pub enum PayloadFormat {
 pub enum SignatureScheme {
     /// Standard Webhooks `v1`.
     Standard,
+    /// HMAC-SHA256 of the body alone, in a header of the tenant's choice. No time and no id are
+    /// signed, so it does not stop replays: for receivers that cannot change.
+    HmacSha256 {
+        header: String,
+        #[serde(default)]
+        encoding: Encoding,
+        #[serde(default)]
+        prefix: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    #[default]
+    Hex,
+    Base64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -234,8 +234,8 @@ CREATE TABLE idempotency_keys (
     key          text NOT NULL,
     -- SHA-256 of method, path and body.
     request_hash bytea NOT NULL,
-    -- NULL while the first request is under way.
     status       integer,
+    -- Sealed: it may show a secret.
     response     bytea,
     created_at   timestamptz NOT NULL,
     PRIMARY KEY (actor, key)

@@ -121,10 +121,12 @@ pub struct Made {
 #[derive(Clone, Debug)]
 pub enum Word {
     Attempted(Box<Made>),
-    /// Not attempted: it waits for room, until then.
-    PutBack(Timestamp),
+    /// Not attempted: it waits again, for this, until then.
+    PutBack(HeldReason, Timestamp),
     /// Not attempted: its subscription is gone.
     Cancelled,
+    /// Not attempted: its event is older than the retention.
+    Expired,
 }
 
 /// A [`Word`] about one attempt of one delivery.
@@ -263,8 +265,9 @@ impl Move {
             |state| Self { made: false, state, held: None, due_at: None, dead: None, trigger: None, disables: false };
         let made = match word {
             Word::Cancelled => return to(State::Cancelled),
-            Word::PutBack(due_at) => {
-                return Self { held: Some(HeldReason::Slow), due_at: Some(*due_at), ..to(State::Held) };
+            Word::Expired => return Self { dead: Some(DeadReason::Expired), ..to(State::Dead) },
+            Word::PutBack(reason, due_at) => {
+                return Self { held: Some(*reason), due_at: Some(*due_at), ..to(State::Held) };
             }
             Word::Attempted(made) => made,
         };

@@ -19,6 +19,7 @@ mod pool;
 pub mod rejected_requests;
 pub mod schedule;
 pub mod seal;
+pub mod snapshot;
 pub mod sources;
 pub mod subscriptions;
 pub mod tenants;

@@ -5,10 +5,13 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use posthorn_core::id;
 
-use crate::{GenericClient, Result};
+use crate::{GenericClient, Result, Store};
 
 /// How many days ahead partitions are made.
 pub const DAYS_AHEAD: i64 = 7;
+
+/// With fewer days ahead a process is not ready.
+const DAYS_NEEDED: i64 = 2;
 
 /// Partitioned by UUIDv7 id; `event_dedup` is by date.
 const BY_ID: [&str; 3] = ["events", "deliveries", "attempts"];
@@ -55,6 +58,16 @@ pub async fn days_ahead(db: &impl GenericClient, now: Timestamp) -> Result<i64> 
         ahead += 1;
     }
     Ok(ahead)
+}
+
+/// Fails, in words for `/readyz`, when partitions run short.
+pub async fn check(store: &Store, now: Timestamp) -> Result<(), String> {
+    let client = store.client().await.map_err(|error| error.to_string())?;
+    match days_ahead(&client, now).await {
+        Ok(days) if days >= DAYS_NEEDED => Ok(()),
+        Ok(days) => Err(format!("partitions for {days} more days only")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Drops what lies wholly before the retention: `keep_days` for history, `keep_dedup_days` for keys.

@@ -74,6 +74,13 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until statements go through, however long that takes.
+    pub async fn recovered(&self) {
+        while self.ping().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Connections in use, and all that are open.
     pub fn connections(&self) -> (usize, usize) {
         let status = self.pool.status();

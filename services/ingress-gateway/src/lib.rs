@@ -198,14 +198,7 @@ fn dependencies(store: &Store, publisher: &Publisher, is_loaded: watch::Receiver
         }),
         admin::dependency("partitions", true, move || {
             let store = ahead.clone();
-            async move {
-                let client = store.client().await.map_err(|error| error.to_string())?;
-                match partitions::days_ahead(&client, Timestamp::now()).await {
-                    Ok(days) if days >= 2 => Ok(()),
-                    Ok(days) => Err(format!("partitions for {days} more days only")),
-                    Err(error) => Err(error.to_string()),
-                }
-            }
+            async move { partitions::check(&store, Timestamp::now()).await }
         }),
         // Shown, not required: events are accepted without the broker and relayed later.
         admin::dependency("broker", false, move || {

@@ -1,1 +1,79 @@
+//! The command line of Posthorn, for operators and developers.
+//!
+//! Everything but `migrate` goes through the same HTTP surface as everybody else's programs.
 
+mod api;
+mod bench;
+mod demo;
+mod dlq;
+mod error;
+mod migrate;
+mod receive;
+mod send;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{CliError, chain};
+
+#[derive(Debug, Parser)]
+#[command(name = "posthorn", version, about = "Posthorn: webhooks in, webhooks out, none lost")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the database to this version's schema; safe to repeat, and to run from several places.
+    Migrate(migrate::Migrate),
+    /// Send an event to the gateway, signed as its provider would, and print the answer.
+    #[command(subcommand)]
+    Send(send::Send),
+    /// Receive webhooks, print what arrives and whether its signature holds.
+    Receive(receive::Receive),
+    /// Look at dead letters and set them going again.
+    #[command(subcommand)]
+    Dlq(dlq::Dlq),
+    /// Make a tenant, sources and a subscription to try things with; safe to repeat.
+    Demo(demo::Demo),
+    /// Measure events accepted and deliveries made in a second.
+    Bench(bench::Bench),
+}
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One provider for all TLS of the process. Fails only if it was set before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let ran = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Io)
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "posthorn: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Migrate(migrate) => migrate.run().await,
+        Command::Send(send) => send.run().await,
+        Command::Receive(receive) => receive.run().await,
+        Command::Dlq(dlq) => dlq.run().await,
+        Command::Demo(demo) => demo.run().await,
+        Command::Bench(bench) => bench.run().await,
+    }
+}
+
+/// Writes a line to standard output. A reader that went away (`| head`) is no error of ours.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

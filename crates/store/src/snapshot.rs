@@ -1,0 +1,167 @@
+//! The subscriptions in memory: a snapshot that follows the database.
+//!
+//! A change reaches it through a notification, within milliseconds; everything is loaded again when
+//! the connection for notifications was lost, and every so often.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use posthorn_core::endpoint::EndpointUrl;
+use posthorn_core::event_type::Pattern;
+use posthorn_core::id::{SubscriptionId, TenantId};
+use posthorn_core::subscription::Subscription;
+use secrecy::SecretString;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::changes::{self, Change};
+use crate::{Result, Store, subscriptions};
+
+/// A subscription with what signs for it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub subscription: Subscription,
+    /// Newest first.
+    pub secrets: Vec<SecretString>,
+}
+
+impl std::ops::Deref for Entry {
+    type Target = Subscription;
+
+    fn deref(&self) -> &Subscription {
+        &self.subscription
+    }
+}
+
+/// All subscriptions that are not deleted. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Subscriptions(Arc<RwLock<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    by_id: HashMap<SubscriptionId, Arc<Entry>>,
+    /// In the order of their ids.
+    by_tenant: HashMap<TenantId, Vec<Arc<Entry>>>,
+}
+
+impl Subscriptions {
+    pub fn find(&self, id: SubscriptionId) -> Option<Arc<Entry>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).by_id.get(&id).cloned()
+    }
+
+    /// A tenant's, in the order of their ids.
+    pub fn of_tenant(&self, tenant: TenantId) -> Vec<Arc<Entry>> {
+        let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        state.by_tenant.get(&tenant).cloned().unwrap_or_default()
+    }
+
+    /// Everybody's, in the order of their ids.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = state.by_id.values().cloned().collect();
+        all.sort_by_key(|entry| entry.id);
+        all
+    }
+
+    /// Reads one anew, for whoever hears of it before the snapshot does. `None`: it is deleted.
+    pub async fn fetch(&self, store: &Store, id: SubscriptionId) -> Result<Option<Arc<Entry>>> {
+        let entry = load(store, Some(id)).await?.pop().map(Arc::new);
+        self.put(id, entry.clone());
+        Ok(entry)
+    }
+
+    /// Follows the database until `stop`. `loaded` becomes true after the first complete load.
+    pub async fn follow(self, store: Store, reload: Duration, loaded: watch::Sender<bool>, stop: CancellationToken) {
+        let (news, mut told) = mpsc::channel(4096);
+        let watching = changes::watch(store.clone(), reload, news, stop.clone());
+        let applying = async {
+            while let Some(change) = told.recv().await {
+                let applied = match change {
+                    Change::Everything => self.load_all(&store).await.map(|()| {
+                        loaded.send_replace(true);
+                    }),
+                    Change::Subscription(id) => self.fetch(&store, SubscriptionId::from_uuid(id)).await.map(|_| ()),
+                    Change::Source(_) => Ok(()),
+                };
+                if let Err(error) = applied {
+                    // The next complete load mends it.
+                    warn!(error = &error as &dyn std::error::Error, "a change of subscriptions could not be read");
+                }
+            }
+        };
+        tokio::join!(watching, stop.run_until_cancelled(applying));
+    }
+
+    async fn load_all(&self, store: &Store) -> Result<()> {
+        let mut state = State::default();
+        for entry in load(store, None).await? {
+            let entry = Arc::new(entry);
+            state.by_id.insert(entry.id, Arc::clone(&entry));
+            state.by_tenant.entry(entry.tenant_id).or_default().push(entry);
+        }
+        for entries in state.by_tenant.values_mut() {
+            entries.sort_by_key(|entry| entry.id);
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok(())
+    }
+
+    fn put(&self, id: SubscriptionId, entry: Option<Arc<Entry>>) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = state.by_id.remove(&id)
+            && let Some(entries) = state.by_tenant.get_mut(&old.tenant_id)
+        {
+            entries.retain(|entry| entry.id != id);
+        }
+        if let Some(entry) = entry {
+            state.by_id.insert(id, Arc::clone(&entry));
+            let entries = state.by_tenant.entry(entry.tenant_id).or_default();
+            let place = entries.partition_point(|other| other.id < id);
+            entries.insert(place, entry);
+        }
+    }
+}
+
+async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
+    let client = store.client().await?;
+    let mut secrets: HashMap<SubscriptionId, Vec<SecretString>> = HashMap::new();
+    for (id, secret) in subscriptions::secrets(&client, store.sealer(), id).await? {
+        secrets.entry(id).or_default().push(secret);
+    }
+    let found = subscriptions::snapshot(&client, id).await?;
+    Ok(found
+        .into_iter()
+        .filter_map(|row| {
+            let secrets = secrets.remove(&row.id).unwrap_or_default();
+            let id = row.id;
+            let entry = entry(row, secrets);
+            if entry.is_none() {
+                error!(subscription.id = %id, "a subscription in the database cannot be read");
+            }
+            entry
+        })
+        .collect())
+}
+
+/// A row as dispatch and delivery know it. Written by the API, which parses every part first.
+fn entry(row: subscriptions::Subscription, secrets: Vec<SecretString>) -> Option<Entry> {
+    let subscription = Subscription {
+        id: row.id,
+        tenant_id: row.tenant_id,
+        // Whether its address may be reached is asked at each attempt: the deployment may have changed its mind.
+        endpoint: EndpointUrl::known(&row.url).ok()?,
+        event_types: row.event_types.iter().map(|p| Pattern::parse(p)).collect::<Result<_, _>>().ok()?,
+        sources: row.sources,
+        state: row.state,
+        retry_policy: row.retry_policy,
+        timeout: Duration::from_secs(u64::try_from(row.timeout_seconds).ok()?),
+        max_in_flight: u32::try_from(row.max_in_flight).ok()?,
+        rate_limit: row.rate_limit,
+        headers: row.headers.into_iter().collect(),
+        payload_format: row.payload_format,
+        signatures: row.signatures,
+    };
+    Some(Entry { subscription, secrets })
+}

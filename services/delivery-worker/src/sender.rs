@@ -1,0 +1,258 @@
+//! One attempt: sign the exact bytes, POST them, read the answer within its bounds.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use posthorn_core::egress::Egress;
+use posthorn_core::envelope::{self, Payload, Rendered};
+use posthorn_core::id::EventId;
+use posthorn_core::outcome::{Attempted, Fault, NoAnswer, classify, error_code};
+use posthorn_core::redact;
+use posthorn_core::request::Headers;
+use posthorn_core::signing;
+use posthorn_core::subscription::Subscription;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use secrecy::SecretString;
+
+use crate::error::RunError;
+use crate::resolver::{GuardedResolver, ResolveError};
+use crate::settings::Delivery as Settings;
+
+/// Characters of an answer that are kept.
+const KEPT_CHARS: usize = 1000;
+
+const USER_AGENT: &str = concat!("Posthorn/", env!("CARGO_PKG_VERSION"));
+
+/// Sends. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    client: reqwest::Client,
+    egress: Egress,
+    max_response_bytes: usize,
+}
+
+/// What to send, and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipment<'a> {
+    pub event_id: EventId,
+    pub subscription: &'a Subscription,
+    /// Newest first; all of them sign.
+    pub secrets: &'a [SecretString],
+    pub payload: Payload<'a>,
+    pub traceparent: &'a str,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Answered {
+    pub attempted: Attempted,
+    pub started_at: Timestamp,
+    pub took: Duration,
+    pub status: Option<u16>,
+    /// A code, then a sentence.
+    pub error: Option<(&'static str, String)>,
+    /// The first 1000 characters.
+    pub response: Option<String>,
+    pub response_headers: Option<serde_json::Value>,
+    pub request_headers: serde_json::Value,
+}
+
+impl Sender {
+    pub fn new(settings: &Settings, egress: Egress) -> Result<Self, RunError> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls()?)
+            .dns_resolver(Arc::new(GuardedResolver { egress }))
+            // The signature is for the endpoint that the tenant named, so nothing is followed; and
+            // the environment of the process has no say in where deliveries go.
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            // An attempt is one request: the retry policy is the subscription's.
+            .retry(reqwest::retry::never())
+            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
+            .pool_max_idle_per_host(settings.idle_connections)
+            .pool_idle_timeout(Duration::from_secs(settings.idle_seconds))
+            .build()?;
+        Ok(Self { client, egress, max_response_bytes: settings.max_response_bytes })
+    }
+
+    /// Makes one attempt, which ends within the subscription's timeout.
+    pub async fn send(&self, shipment: &Shipment<'_>) -> Answered {
+        let Rendered { content_type, body } = envelope::render(shipment.subscription.payload_format, &shipment.payload);
+        let started_at = Timestamp::now();
+        let headers = headers(shipment, &content_type, &body, started_at);
+        let request_headers = visible(&headers).into();
+        let began = Instant::now();
+        let exchange =
+            tokio::time::timeout(shipment.subscription.timeout, self.exchange(shipment, headers, body)).await;
+        let took = began.elapsed();
+        let unanswered = |reason: NoAnswer, detail: String| Answered {
+            attempted: Attempted::Failed(Fault::NoAnswer(reason)),
+            started_at,
+            took,
+            status: None,
+            error: Some((reason.as_str(), detail)),
+            response: None,
+            response_headers: None,
+            request_headers: serde_json::Value::Null,
+        };
+        let answered = match exchange {
+            Err(_) => {
+                let seconds = shipment.subscription.timeout.as_secs();
+                unanswered(NoAnswer::Timeout, format!("no complete answer within {seconds} s"))
+            }
+            Ok(Err((reason, detail))) => unanswered(reason, detail),
+            Ok(Ok(answer)) => answer.judged(started_at, took),
+        };
+        Answered { request_headers, ..answered }
+    }
+
+    async fn exchange(
+        &self,
+        shipment: &Shipment<'_>,
+        headers: HeaderMap,
+        body: bytes::Bytes,
+    ) -> Result<Answer, (NoAnswer, String)> {
+        let endpoint = &shipment.subscription.endpoint;
+        // Also for names: whether plain http is allowed, and what is local by name.
+        endpoint.permit(&self.egress).map_err(|refused| (NoAnswer::Address, chain(&refused)))?;
+        let request = self.client.post(endpoint.as_url().clone()).headers(headers).body(body);
+        let mut response = request.send().await.map_err(|error| no_answer(&error))?;
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let mut body = Vec::new();
+        while body.len() < self.max_response_bytes {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) => break,
+                Err(error) => return Err(no_answer(&error)),
+            }
+        }
+        body.truncate(self.max_response_bytes);
+        Ok(Answer { status, headers, body })
+    }
+}
+
+/// A complete answer, or its first part.
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn judged(self, started_at: Timestamp, took: Duration) -> Answered {
+        let retry_after = self.headers.get("retry-after").and_then(|value| value.to_str().ok());
+        let attempted = classify(self.status, retry_after, Timestamp::now());
+        let error = match &attempted {
+            Attempted::Accepted => None,
+            Attempted::Failed(fault) => Some((error_code(fault), format!("the endpoint answered {}", self.status))),
+        };
+        let text = String::from_utf8_lossy(&self.body);
+        Answered {
+            attempted,
+            started_at,
+            took,
+            status: Some(self.status),
+            error,
+            // PostgreSQL keeps no NUL in text.
+            response: Some(text.chars().take(KEPT_CHARS).filter(|c| *c != '\0').collect()),
+            response_headers: Some(visible(&self.headers).into()),
+            request_headers: serde_json::Value::Null,
+        }
+    }
+}
+
+fn headers(shipment: &Shipment<'_>, content_type: &str, body: &[u8], now: Timestamp) -> HeaderMap {
+    let subscription = shipment.subscription;
+    let id = shipment.event_id.to_string();
+    let mut headers = HeaderMap::new();
+    let mut put = |name: &str, value: &str| {
+        // Names and values were checked when the subscription was made, or are our own.
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    };
+    for (name, value) in &subscription.headers {
+        put(name, value);
+    }
+    put("content-type", content_type);
+    put("user-agent", USER_AGENT);
+    put("webhook-id", &id);
+    put("webhook-timestamp", &now.as_second().to_string());
+    for (name, value) in signing::headers(&subscription.signatures, shipment.secrets, &id, now.as_second(), body) {
+        put(&name, &value);
+    }
+    put("traceparent", shipment.traceparent);
+    headers
+}
+
+fn visible(headers: &HeaderMap) -> serde_json::Map<String, serde_json::Value> {
+    let headers: Headers = headers
+        .iter()
+        .take(100)
+        .map(|(name, value)| {
+            let value = String::from_utf8_lossy(value.as_bytes());
+            (name.as_str(), value.chars().take(KEPT_CHARS).collect::<String>())
+        })
+        .collect();
+    redact::visible(&headers)
+}
+
+/// Why there was no answer, from the chain of causes.
+fn no_answer(error: &reqwest::Error) -> (NoAnswer, String) {
+    let mut reason = if error.is_timeout() {
+        NoAnswer::Timeout
+    } else if error.is_connect() {
+        NoAnswer::Connect
+    } else {
+        NoAnswer::Protocol
+    };
+    let mut cause: Option<&(dyn Error + 'static)> = error.source();
+    while let Some(inner) = cause {
+        if let Some(resolve) = inner.downcast_ref::<ResolveError>() {
+            reason = match resolve {
+                ResolveError::Refused(_) => NoAnswer::Address,
+                ResolveError::Dns(_) | ResolveError::Empty => NoAnswer::Dns,
+            };
+        } else if inner.is::<rustls::Error>() {
+            reason = NoAnswer::Tls;
+        } else if let Some(io) = inner.downcast_ref::<std::io::Error>()
+            && io.get_ref().is_some_and(|wrapped| wrapped.is::<rustls::Error>())
+        {
+            reason = NoAnswer::Tls;
+        }
+        cause = inner.source();
+    }
+    // The URL may carry a token in its query.
+    let detail = error.source().map_or_else(|| error.to_string(), |source| chain(source));
+    (reason, detail)
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text.replace('\0', "")
+}
+
+fn tls() -> Result<rustls::ClientConfig, RunError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_platform_verifier()?
+        .with_no_client_auth();
+    // reqwest leaves a given configuration as it is, so both protocols have to be offered here.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Many hosts: the default of 256 would make most connections start with a full handshake.
+    config.resumption = rustls::client::Resumption::in_memory_sessions(4096);
+    Ok(config)
+}

@@ -1,0 +1,83 @@
+//! The worker's settings. `defaults.toml` beside this file has every value and its reason.
+
+use std::time::Duration;
+
+use posthorn_core::egress::Egress;
+use posthorn_process::telemetry;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+pub const DEFAULTS: &str = include_str!("defaults.toml");
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Keys for what is sealed in the database: `id:base64 of 32 bytes`, comma-separated.
+    pub sealing_keys: SecretString,
+    /// How long attempts in hand may take after the signal to stop.
+    pub shutdown_grace_seconds: u64,
+    pub http: Http,
+    pub log: telemetry::Settings,
+    pub database: posthorn_store::Settings,
+    pub broker: posthorn_bus::Settings,
+    pub endpoints: Endpoints,
+    pub delivery: Delivery,
+    pub record: Record,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub host: String,
+    /// 0 takes any free port.
+    pub admin_port: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoints {
+    /// Whether endpoints may be plain `http`.
+    pub allow_http: bool,
+    /// Whether endpoints may have loopback and private addresses.
+    pub allow_private_networks: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delivery {
+    /// Messages in hand from each queue.
+    pub prefetch: u16,
+    /// Longest wait of a message for its endpoint's turn, in milliseconds.
+    pub patience_ms: u64,
+    /// Bytes read of an answer.
+    pub max_response_bytes: usize,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Idle connections kept for each host.
+    pub idle_connections: usize,
+    /// How long an idle connection is kept, in seconds.
+    pub idle_seconds: u64,
+    /// Bytes of event bodies kept in memory.
+    pub body_cache_bytes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Batches written at the same time.
+    pub writers: usize,
+    /// Results in one batch.
+    pub batch: usize,
+}
+
+impl Settings {
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.shutdown_grace_seconds)
+    }
+}
+
+impl From<&Endpoints> for Egress {
+    fn from(endpoints: &Endpoints) -> Self {
+        Self { allow_http: endpoints.allow_http, allow_private_networks: endpoints.allow_private_networks }
+    }
+}

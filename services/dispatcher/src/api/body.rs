@@ -1,0 +1,123 @@
+//! Request bodies: JSON, complete, with every wrong field named.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use actix_web::dev::Payload;
+use actix_web::web::Data;
+use actix_web::{FromRequest, HttpRequest};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use posthorn_process::problem::FieldError;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::Api;
+use crate::error::{ApiError, ApiResult};
+
+/// A request's body, read up to the limit.
+#[derive(Clone, Debug)]
+pub struct Body(pub Bytes);
+
+impl Body {
+    /// Reads the body as `T`. What is no JSON is malformed; what is no `T` is invalid, with the field.
+    pub fn parse<T: DeserializeOwned>(&self) -> ApiResult<T> {
+        let value: serde_json::Value =
+            serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+        serde_path_to_error::deserialize(value).map_err(|error| {
+            let mut pointer = pointer(error.path());
+            let detail = error.inner().to_string();
+            // serde tells of a missing or unknown field at the object around it.
+            if let Some(field) = quoted(&detail, "missing field `").or_else(|| quoted(&detail, "unknown field `")) {
+                let around = pointer.strip_suffix(&format!("/{field}")).unwrap_or(&pointer).to_owned();
+                pointer = format!("{around}/{field}");
+            }
+            ApiError::field(pointer, detail)
+        })
+    }
+
+    /// Reads the body of an operation without parameters: `{}`.
+    pub fn parse_empty(&self) -> ApiResult<()> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Empty {}
+        let Empty {} = self.parse()?;
+        Ok(())
+    }
+}
+
+impl FromRequest for Body {
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, ApiError>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let limit_bytes = request.app_data::<Data<Api>>().map_or(0, |api| api.max_body_bytes);
+        let mut payload = payload.take();
+        Box::pin(async move {
+            let mut body = BytesMut::new();
+            while let Some(chunk) = payload.next().await {
+                let chunk = chunk.map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+                if body.len() + chunk.len() > limit_bytes {
+                    return Err(ApiError::TooLarge { limit_bytes });
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Self(body.freeze()))
+        })
+    }
+}
+
+/// For a field of a PATCH that may be left out but not be `null`.
+pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+/// For a field of a PATCH that may be left out (`None`) or be `null` (`Some(None)`).
+pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(from).map(Some)
+}
+
+/// Collects what is wrong with a body.
+#[derive(Debug, Default)]
+pub struct Checks(Vec<FieldError>);
+
+impl Checks {
+    pub fn require(&mut self, holds: bool, pointer: &str, detail: &str) {
+        if !holds {
+            self.fail(pointer, detail);
+        }
+    }
+
+    pub fn fail(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
+        self.0.push(FieldError { pointer: pointer.into(), detail: detail.into() });
+    }
+
+    /// One line of 1 to 200 characters.
+    pub fn name(&mut self, pointer: &str, name: &str) {
+        let characters = name.chars().count();
+        self.require((1..=200).contains(&characters), pointer, "from 1 to 200 characters");
+        self.require(!name.chars().any(|c| c < ' ' || c == '\u{7f}'), pointer, "one line, without control characters");
+    }
+
+    pub fn finish(self) -> ApiResult<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+    }
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } => pointer.push_str(&format!("/{}", key.replace('~', "~0").replace('/', "~1"))),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+fn quoted<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    text[start..].split('`').next()
+}

@@ -1,0 +1,57 @@
+//! The management API: one file for each resource, and what they share.
+
+pub mod api_keys;
+mod auth;
+mod body;
+pub mod dead_letters;
+pub mod deliveries;
+pub mod events;
+mod idempotency;
+mod params;
+pub mod sources;
+pub mod subscriptions;
+pub mod tenants;
+
+use jiff::Timestamp;
+use moka::future::Cache;
+use posthorn_core::egress::Egress;
+use posthorn_store::Store;
+use secrecy::SecretString;
+use serde::Serialize;
+
+pub use auth::Caller;
+use auth::KnownKey;
+
+/// What handlers work with.
+pub struct Api {
+    pub store: Store,
+    pub egress: Egress,
+    pub gateway_url: String,
+    pub operator_token: SecretString,
+    pub max_body_bytes: usize,
+    /// By hash; `None` is remembered too.
+    pub keys: Cache<[u8; 32], Option<KnownKey>>,
+}
+
+/// A page of a list.
+#[derive(Serialize)]
+struct List<T> {
+    data: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> List<T> {
+    /// From one more row than is shown; `id` tells a row's place.
+    fn of<R>(mut rows: Vec<R>, limit: i64, id: impl Fn(&R) -> uuid::Uuid, view: impl Fn(R) -> T) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next_cursor = rows.last().filter(|_| more).map(|row| id(row).simple().to_string());
+        Self { data: rows.into_iter().map(view).collect(), next_cursor }
+    }
+}
+
+/// The present moment, as fine as PostgreSQL keeps it.
+fn now() -> Timestamp {
+    posthorn_core::time::whole_micros(Timestamp::now())
+}

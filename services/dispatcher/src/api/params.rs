@@ -1,0 +1,113 @@
+//! Query parameters and path ids, read strictly: a name that nobody knows is refused.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use actix_web::HttpRequest;
+use jiff::Timestamp;
+use posthorn_core::event_type::Pattern;
+use posthorn_core::id::{self, TenantId};
+use posthorn_store::page::{Page, Span};
+use uuid::Uuid;
+
+use crate::error::{ApiError, ApiResult};
+
+/// The query of a request.
+#[derive(Debug)]
+pub struct Params(BTreeMap<String, String>);
+
+impl Params {
+    /// Reads the query; `known` are the names that the operation has.
+    pub fn of(request: &HttpRequest, known: &[&str]) -> ApiResult<Self> {
+        let mut params = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
+            if !known.contains(&name.as_ref()) {
+                return Err(ApiError::field(name, "there is no such parameter"));
+            }
+            if value.contains('\0') {
+                return Err(ApiError::field(name, "a NUL character"));
+            }
+            if params.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+                return Err(ApiError::field(name, "given twice"));
+            }
+        }
+        Ok(Self(params))
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    pub fn parsed<T: FromStr>(&self, name: &str) -> ApiResult<Option<T>>
+    where
+        T::Err: std::fmt::Display,
+    {
+        self.text(name)
+            .map(|text| text.parse().map_err(|error: T::Err| ApiError::field(name, error.to_string())))
+            .transpose()
+    }
+
+    pub fn tenant(&self) -> ApiResult<Option<TenantId>> {
+        self.parsed("tenant_id")
+    }
+
+    pub fn page(&self) -> ApiResult<Page> {
+        let limit = match self.text("limit") {
+            None => 50,
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|limit| (1..=200).contains(limit))
+                .ok_or_else(|| ApiError::field("limit", "a whole number from 1 to 200"))?,
+        };
+        let before = match self.text("cursor") {
+            None => None,
+            Some(text) => {
+                let cursor = Uuid::try_parse(text).ok().filter(|_| text.len() == 32);
+                Some(cursor.ok_or_else(|| ApiError::field("cursor", "not a cursor"))?)
+            }
+        };
+        Ok(Page { before, limit })
+    }
+
+    /// `from` and `to` as a range of ids.
+    pub fn span(&self) -> ApiResult<Span> {
+        let whole = Span::default();
+        Ok(Span {
+            from: self.parsed::<Timestamp>("from")?.map_or(whole.from, id::floor),
+            to: self.parsed::<Timestamp>("to")?.map_or(whole.to, id::floor),
+        })
+    }
+
+    /// Patterns separated by commas, as patterns for LIKE.
+    pub fn event_types(&self) -> ApiResult<Vec<String>> {
+        let Some(text) = self.text("event_type") else { return Ok(Vec::new()) };
+        let patterns: Vec<&str> = text.split(',').collect();
+        if patterns.len() > 20 {
+            return Err(ApiError::field("event_type", "at most 20 patterns"));
+        }
+        patterns
+            .into_iter()
+            .map(|pattern| {
+                let pattern = Pattern::parse(pattern).map_err(|e| ApiError::field("event_type", e.to_string()))?;
+                Ok(like(&pattern))
+            })
+            .collect()
+    }
+}
+
+fn like(pattern: &Pattern) -> String {
+    let escaped = pattern.to_string().replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+    match pattern {
+        Pattern::Exact(_) => escaped,
+        Pattern::Below(_) | Pattern::All => escaped.replace('*', "%"),
+    }
+}
+
+/// An id in the path.
+pub fn path_id<T: FromStr>(name: &'static str, text: &str) -> ApiResult<T>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| ApiError::field(name, error.to_string()))
+}

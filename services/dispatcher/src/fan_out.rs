@@ -1,0 +1,277 @@
+//! One event becomes one delivery for each subscription that wants it.
+//!
+//! A delivery's id is derived from event and subscription, so a message that comes twice inserts
+//! nothing the second time. Rows that were there already are left alone: either their message is on
+//! its way, or their lease runs out and the scheduler publishes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use posthorn_bus::topology::{CHUNK, EVENT, EVENTS};
+use posthorn_bus::{Disposition, Message, Outgoing, Publisher};
+use posthorn_core::delivery::Trigger;
+use posthorn_core::event_type::{self, EventType};
+use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
+use posthorn_core::message::{self, Chunk, Content, Event, NotAnId, Routed};
+use posthorn_core::subscription::{Audience, EventFacts, targets};
+use posthorn_core::time::whole_micros;
+use posthorn_process::trace;
+use posthorn_store::batcher::{Batcher, Item, Limits};
+use posthorn_store::deliveries::{self, NewDelivery};
+use posthorn_store::snapshot::{Entry, Subscriptions};
+use posthorn_store::{Error, Store};
+use prost::Message as _;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, debug, info_span, warn};
+
+use crate::dispatch::{self, Wake, lease};
+use crate::settings::FanOut as Settings;
+
+/// The deliveries of one message.
+#[derive(Clone, Debug)]
+struct Insert(Arc<[NewDelivery]>);
+
+impl Item for Insert {
+    // A batch is bounded by rows, so rows are what is weighed.
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// What fans out.
+pub struct FanOut {
+    settings: Settings,
+    subscriptions: Subscriptions,
+    inserting: Batcher<Insert, Vec<bool>, Error>,
+    publisher: Publisher,
+}
+
+/// An event as fan-out knows it.
+#[derive(Debug)]
+struct Known {
+    id: EventId,
+    source_id: SourceId,
+    audience: Audience,
+    event_type: EventType,
+    event: Event,
+    /// Of a chunk: only these subscriptions, both included.
+    range: Option<(SubscriptionId, SubscriptionId)>,
+}
+
+impl FanOut {
+    pub fn start(
+        settings: &Settings,
+        store: &Store,
+        subscriptions: Subscriptions,
+        publisher: Publisher,
+        tasks: &TaskTracker,
+    ) -> Arc<Self> {
+        let limits = Limits {
+            queue: usize::from(settings.prefetch),
+            items: usize::from(settings.prefetch),
+            bytes: settings.batch_deliveries,
+            writers: settings.writers,
+        };
+        let store = store.clone();
+        let inserting = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Insert>| {
+            let store = store.clone();
+            async move {
+                let all: Vec<NewDelivery> = batch.iter().flat_map(|insert| insert.0.iter().cloned()).collect();
+                metrics::histogram!("posthorn_fan_out_batch_deliveries").record(all.len() as f64);
+                let new = deliveries::insert(&store.client().await?, &all, Timestamp::now()).await?;
+                let is_new = |delivery: &NewDelivery| new.contains(&delivery.id);
+                Ok(batch.iter().map(|insert| insert.0.iter().map(is_new).collect()).collect())
+            }
+        });
+        Arc::new(Self { settings: settings.clone(), subscriptions, inserting, publisher })
+    }
+
+    /// Handles one message of the events queue.
+    pub async fn handle(self: Arc<Self>, message: Message) -> Disposition {
+        let known = match Known::read(&message) {
+            Ok(known) => known,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "a message that cannot be read becomes a dead letter");
+                return Disposition::DeadLetter;
+            }
+        };
+        let span = info_span!("fan_out", event.id = %known.id, event.r#type = %known.event_type);
+        if let Some(content) = &known.event.content {
+            trace::continue_from(&span, &content.traceparent);
+        }
+        self.fan_out(known).instrument(span).await
+    }
+
+    async fn fan_out(&self, known: Known) -> Disposition {
+        let matches = self.matches(&known);
+        debug!(matches = matches.len(), "event {} is for {} subscriptions", known.id, matches.len());
+        if known.range.is_none() && matches.len() > self.settings.chunk {
+            return self.split(&known, &matches).await;
+        }
+        if matches.is_empty() {
+            return Disposition::Done;
+        }
+        let now = Timestamp::now();
+        let new: Arc<[NewDelivery]> = matches.iter().map(|entry| self.new_delivery(&known, entry, now)).collect();
+        let inserted = match self.inserting.submit_patiently(Insert(Arc::clone(&new))).await {
+            Ok(inserted) => inserted,
+            Err(error) => {
+                warn!(error = &error as &dyn std::error::Error, "fan-out has to wait for the database");
+                return Disposition::Stall;
+            }
+        };
+        let content = self.content(&known, matches.len());
+        let publishing = new
+            .iter()
+            .zip(inserted)
+            .filter(|(delivery, inserted)| *inserted && delivery.held.is_none())
+            .map(|(delivery, _)| dispatch::publish(&self.publisher, wake(delivery, content.clone())));
+        let published = futures_util::future::join_all(publishing).await;
+        let failed = published.iter().filter(|published| published.is_err()).count();
+        if failed > 0 {
+            warn!(failed, "deliveries wait for their leases to run out: the broker did not take their messages");
+        }
+        Disposition::Done
+    }
+
+    fn matches(&self, known: &Known) -> Vec<Arc<Entry>> {
+        let facts = EventFacts {
+            event_type: &known.event_type,
+            source_id: known.source_id,
+            source_slug: &known.event.source_slug,
+            audience: known.audience,
+        };
+        let candidates = match known.audience {
+            Audience::Tenant(tenant) => self.subscriptions.of_tenant(tenant),
+            Audience::Everyone => self.subscriptions.all(),
+            Audience::Nobody => Vec::new(),
+        };
+        targets(facts, candidates.iter().map(Target))
+            .map(|target| Arc::clone(target.0))
+            .filter(|entry| known.range.is_none_or(|(first, last)| first <= entry.id && entry.id <= last))
+            .collect()
+    }
+
+    /// A wide event becomes chunks, so that several dispatchers share it and a repeat costs little.
+    async fn split(&self, known: &Known, matches: &[Arc<Entry>]) -> Disposition {
+        let publishing = matches.chunks(self.settings.chunk).filter_map(|chunk| {
+            let (first, last) = (chunk.first()?.id, chunk.last()?.id);
+            let body = Chunk {
+                event: Some(known.event.clone()),
+                first_subscription_id: message::bytes(first.as_uuid()),
+                last_subscription_id: message::bytes(last.as_uuid()),
+            };
+            Some(self.publisher.publish(Outgoing {
+                exchange: EVENTS,
+                routing_key: CHUNK.to_owned(),
+                message_id: format!("{}/{first}", known.id),
+                traceparent: String::new(),
+                body: body.encode_to_vec(),
+            }))
+        });
+        let published = futures_util::future::join_all(publishing).await;
+        // Without its chunks the event would be lost, so the message stays until the broker has them.
+        if published.iter().all(Result::is_ok) { Disposition::Done } else { Disposition::Stall }
+    }
+
+    fn new_delivery(&self, known: &Known, entry: &Entry, now: Timestamp) -> NewDelivery {
+        let held = entry.holds();
+        let queue = Duration::from_secs(self.settings.queue_lease_seconds);
+        NewDelivery {
+            id: DeliveryId::derive(known.id, entry.id),
+            event_id: known.id,
+            subscription_id: entry.id,
+            tenant_id: entry.tenant_id,
+            event_type: known.event_type.to_string(),
+            held,
+            due_at: if held.is_some() { whole_micros(now) } else { lease(queue, entry.timeout, now) },
+        }
+    }
+
+    /// What rides along: everything, or all but the body where it would be copied too often.
+    fn content(&self, known: &Known, fan_out: usize) -> Option<Content> {
+        let mut content = known.event.content.clone()?;
+        let small = content.body.as_ref().is_some_and(|body| body.len() <= self.settings.inline_bytes);
+        if !small || fan_out > self.settings.inline_fan_out {
+            content.body = None;
+        }
+        Some(content)
+    }
+}
+
+fn wake(delivery: &NewDelivery, content: Option<Content>) -> Wake {
+    Wake {
+        id: delivery.id,
+        event_id: delivery.event_id,
+        subscription_id: delivery.subscription_id,
+        tenant_id: delivery.tenant_id,
+        generation: 1,
+        attempt: 1,
+        lease_until: delivery.due_at,
+        trigger: Trigger::Dispatch.as_str(),
+        event_type: delivery.event_type.clone(),
+        content,
+    }
+}
+
+/// Lets `core` look at an entry without copying it.
+struct Target<'a>(&'a Arc<Entry>);
+
+impl std::ops::Deref for Target<'_> {
+    type Target = posthorn_core::subscription::Subscription;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.subscription
+    }
+}
+
+/// Why a message is no event.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("not an event message")]
+    Wire(#[from] prost::DecodeError),
+    #[error(transparent)]
+    Id(#[from] NotAnId),
+    #[error("the event type is none")]
+    EventType(#[from] event_type::Error),
+    #[error("`{0}` is missing")]
+    Missing(&'static str),
+    #[error("the routing key `{0}` is unknown")]
+    RoutingKey(String),
+}
+
+impl Known {
+    fn read(message: &Message) -> Result<Self, Unreadable> {
+        match message.routing_key.as_str() {
+            EVENT => Self::of(Event::decode(message.body.as_slice())?, None),
+            CHUNK => {
+                let chunk = Chunk::decode(message.body.as_slice())?;
+                let bound = |field, bytes: &[u8]| message::uuid(field, bytes).map(SubscriptionId::from_uuid);
+                let first = bound("first_subscription_id", &chunk.first_subscription_id)?;
+                let last = bound("last_subscription_id", &chunk.last_subscription_id)?;
+                Self::of(chunk.event.ok_or(Unreadable::Missing("event"))?, Some((first, last)))
+            }
+            other => Err(Unreadable::RoutingKey(other.to_owned())),
+        }
+    }
+
+    fn of(event: Event, range: Option<(SubscriptionId, SubscriptionId)>) -> Result<Self, Unreadable> {
+        let audience = match (event.routed(), &event.tenant_id) {
+            (Routed::Broadcast, _) => Audience::Everyone,
+            (Routed::Unrouted, _) => Audience::Nobody,
+            (Routed::Tenant, Some(tenant)) => {
+                Audience::Tenant(TenantId::from_uuid(message::uuid("tenant_id", tenant)?))
+            }
+            (Routed::Tenant | Routed::Unspecified, _) => return Err(Unreadable::Missing("tenant_id")),
+        };
+        Ok(Self {
+            id: EventId::from_uuid(message::uuid("event_id", &event.event_id)?),
+            source_id: SourceId::from_uuid(message::uuid("source_id", &event.source_id)?),
+            event_type: EventType::parse(&event.event_type)?,
+            audience,
+            range,
+            event,
+        })
+    }
+}

@@ -1,0 +1,70 @@
+//! Upkeep: partitions made ahead and dropped by age, deleted tenants erased, leftovers swept.
+//!
+//! Everything here may run in several dispatchers at once and may stop at any point.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use posthorn_core::id::DeadLetterId;
+use posthorn_store::{Result, Store, dead_letters, idempotency, partitions, rejected_requests, tenants};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::settings::Janitor as Settings;
+
+/// How long a dead delivery may go without a dead letter: the clerk needs no longer.
+const CLERK_HEAD_START: Duration = Duration::from_secs(120);
+
+/// Runs until `stop`.
+pub async fn run(settings: Settings, store: Store, stop: CancellationToken) {
+    let pause = Duration::from_secs(settings.every_seconds);
+    loop {
+        let round = stop.run_until_cancelled(round(&settings, &store)).await;
+        match round {
+            None => return,
+            Some(Err(error)) => warn!(error = &error as &dyn std::error::Error, "upkeep has to wait for the database"),
+            Some(Ok(())) => {}
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+async fn round(settings: &Settings, store: &Store) -> Result<()> {
+    let client = store.client().await?;
+    let now = Timestamp::now();
+    if partitions::days_ahead(&client, now).await? < partitions::DAYS_AHEAD {
+        partitions::ensure(&client, now).await?;
+    }
+    let dropped = partitions::drop_old(&client, settings.keep_days, settings.keep_dedup_days, now).await?;
+    if !dropped.is_empty() {
+        info!(?dropped, "dropped what is past its retention");
+    }
+    let days = Duration::from_secs(u64::try_from(settings.keep_rejected_days).unwrap_or_default() * 86_400);
+    rejected_requests::drop_old(&client, earlier(now, days)).await?;
+    idempotency::drop_old(&client, now).await?;
+    tell_untold(store, now).await?;
+    while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch).await? {
+        info!(tenant.id = %tenant, erased, "erased history of a deleted tenant");
+    }
+    Ok(())
+}
+
+/// Dead deliveries whose message was lost with the broker still become dead letters.
+async fn tell_untold(store: &Store, now: Timestamp) -> Result<()> {
+    let client = store.client().await?;
+    let since = earlier(now, Duration::from_secs(2 * 86_400));
+    for (delivery, generation, attempt) in
+        dead_letters::untold(&client, since, earlier(now, CLERK_HEAD_START), 500).await?
+    {
+        let id = DeadLetterId::new(now, rand::random());
+        dead_letters::of_delivery(&client, id, delivery, generation, attempt, None, now).await?;
+    }
+    Ok(())
+}
+
+fn earlier(now: Timestamp, by: Duration) -> Timestamp {
+    Timestamp::from_second(now.as_second().saturating_sub(i64::try_from(by.as_secs()).unwrap_or(i64::MAX)))
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+}

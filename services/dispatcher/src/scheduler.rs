@@ -1,0 +1,128 @@
+//! Due rows become messages: the one timer of Posthorn.
+//!
+//! Retry, resume, rate limit, slow endpoint, replay, "retry now" and the repair of lost messages are
+//! all the same here: a row says when it wants attention. Any number of schedulers may run; they
+//! take different rows.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use posthorn_bus::Publisher;
+use posthorn_core::pace;
+use posthorn_core::subscription::State;
+use posthorn_store::schedule::{self, Allowance, Due};
+use posthorn_store::{Result, Store};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::dispatch::{self, Wake, lease};
+use crate::settings::Scheduler as Settings;
+
+/// Longest timeout of a subscription, for rows whose subscription is not at hand.
+const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+pub struct Scheduler {
+    pub settings: Settings,
+    pub queue_lease: Duration,
+    pub store: Store,
+    pub publisher: Publisher,
+}
+
+impl Scheduler {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let pause = Duration::from_millis(self.settings.poll_ms);
+        while !stop.is_cancelled() {
+            let more = match self.round().await {
+                Ok(more) => more,
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "the scheduler has to wait for the database");
+                    false
+                }
+            };
+            if !more {
+                let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+            }
+        }
+    }
+
+    /// One look at what is due. True if there may be more at once.
+    async fn round(&self) -> Result<bool> {
+        let depth = self.publisher.depth().deliveries();
+        metrics::gauge!("posthorn_work_queue_messages").set(f64::from(depth));
+        // Rows wait as well as messages do, and cheaper: overload is never amplified.
+        if !self.publisher.link().is_up() || depth > self.settings.max_depth {
+            return Ok(false);
+        }
+        let now = Timestamp::now();
+        let released = self.release_due(now).await?;
+        let lost = self.renew_lost(now).await?;
+        Ok(released || lost)
+    }
+
+    /// Releases held deliveries. True if a subscription had more than it could be given at once.
+    async fn release_due(&self, now: Timestamp) -> Result<bool> {
+        let mut client = self.store.client().await?;
+        let transaction = client.transaction().await?;
+        let due = schedule::due_subscriptions(&transaction, self.settings.subscriptions, now).await?;
+        if due.is_empty() {
+            return Ok(false);
+        }
+        let deleted: Vec<_> = due.iter().filter(|due| due.state.is_none()).map(|due| due.subscription_id).collect();
+        if !deleted.is_empty() {
+            let cancelled = schedule::cancel(&transaction, &deleted, now).await?;
+            info!(cancelled, "cancelled what waited for deleted subscriptions");
+        }
+        let allowances: Vec<Allowance> = due.iter().map(|due| self.allowance(due, now)).collect();
+        let released = schedule::release(&transaction, &allowances, now).await?;
+        transaction.commit().await?;
+        let more = due.len() as i64 == self.settings.subscriptions
+            || released.len() >= usize::try_from(self.settings.per_subscription).unwrap_or(usize::MAX);
+        metrics::counter!("posthorn_scheduler_released_total").increment(released.len() as u64);
+        self.publish(released).await;
+        Ok(more)
+    }
+
+    fn allowance(&self, due: &Due, now: Timestamp) -> Allowance {
+        let most = self.settings.per_subscription;
+        let sleep = due.state != Some(State::Active);
+        let (limit, bucket) = match due.per_second {
+            _ if sleep => (0, due.bucket),
+            Some(per_second) => pace::take(&due.bucket, per_second, most, now),
+            None => (most, due.bucket),
+        };
+        let timeout = Duration::from_secs(u64::try_from(due.timeout_secs).unwrap_or_default());
+        Allowance {
+            subscription_id: due.subscription_id,
+            limit: i64::from(limit),
+            lease_until: lease(self.queue_lease, timeout, now),
+            bucket,
+            sleep,
+        }
+    }
+
+    /// Publishes again what was published and never recorded. True if there may be more.
+    async fn renew_lost(&self, now: Timestamp) -> Result<bool> {
+        let client = self.store.client().await?;
+        let lease_until = lease(self.queue_lease, TIMEOUT_MAX, now);
+        let lost = schedule::renew_lost(&client, self.settings.lost, lease_until, now).await?;
+        drop(client);
+        if lost.is_empty() {
+            return Ok(false);
+        }
+        metrics::counter!("posthorn_scheduler_lost_total").increment(lost.len() as u64);
+        info!(lost = lost.len(), "published again what nobody recorded");
+        let more = lost.len() as i64 == self.settings.lost;
+        self.publish(lost).await;
+        Ok(more)
+    }
+
+    async fn publish(&self, releases: Vec<schedule::Release>) {
+        let publishing = releases.into_iter().map(|release| dispatch::publish(&self.publisher, Wake::from(release)));
+        let published = futures_util::future::join_all(publishing).await;
+        let failed = published.iter().filter(|published| published.is_err()).count();
+        if failed > 0 {
+            warn!(failed, "released deliveries wait for their leases: the broker did not take their messages");
+        }
+    }
+}

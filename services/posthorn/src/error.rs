@@ -1,0 +1,45 @@
+//! What a command can fail with.
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("{path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0} is needed: give it as an option or in the environment")]
+    Missing(&'static str),
+    #[error("the request could not be made")]
+    Request(#[from] reqwest::Error),
+    #[error("the answer was {status}: {body}")]
+    Refused { status: u16, body: String },
+    #[error("the answer cannot be read: {0}")]
+    Answer(#[from] serde_json::Error),
+    #[error("the database")]
+    Store(#[from] posthorn_store::Error),
+    #[error("the payload is not JSON")]
+    Payload(#[source] serde_json::Error),
+    #[error("the secret cannot be used: {0}")]
+    Secret(String),
+    #[error("{0} of the events sent did not arrive in time")]
+    NotArrived(usize),
+    #[error(transparent)]
+    Bind(#[from] posthorn_process::http::BindError),
+    #[error("the system")]
+    Io(#[from] std::io::Error),
+}
+
+/// An error and its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

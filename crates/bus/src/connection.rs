@@ -21,6 +21,9 @@ pub struct Settings {
 /// Longest wait for a connection to stand.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest wait for the broker's answer to a goodbye.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Pause between two tries, with a random part so that processes do not come back in step.
 pub(crate) fn pause() -> Duration {
     Duration::from_millis(rand::random_range(200..1_500))
@@ -48,6 +51,11 @@ pub(crate) enum Broken {
     Amqp(#[from] lapin::Error),
     #[error("a consumer ended")]
     ConsumerEnded,
+}
+
+/// Says goodbye, without waiting long for a broker that no longer listens.
+pub(crate) async fn close(connection: &Connection) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "bye".into())).await;
 }
 
 /// Ten seconds: a broker that froze is noticed after twice that.

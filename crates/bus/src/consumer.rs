@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::Link;
-use crate::connection::{Broken, Settings, connect, pause};
+use crate::connection::{Broken, CLOSE_TIMEOUT, Settings, close, connect, pause};
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub async fn consume(
                 info!(queues = consumers.len(), "consuming");
                 let ended = session(&connection, &consumers, &stop).await;
                 link.set(false);
-                let _ = connection.close(200, "bye".into()).await;
+                close(&connection).await;
                 ended
             }
         };
@@ -142,7 +142,8 @@ async fn pump(
         in_hand.spawn(handle_then_settle(Arc::clone(&consumer.handler), delivery, stalled.clone()));
     }
     // What was prefetched and not begun goes back when the channel closes.
-    channel.basic_cancel(inbox.tag(), BasicCancelOptions::default()).await?;
+    let cancelling = channel.basic_cancel(inbox.tag(), BasicCancelOptions::default());
+    tokio::time::timeout(CLOSE_TIMEOUT, cancelling).await.map_err(|_| Broken::Timeout)??;
     in_hand.close();
     in_hand.wait().await;
     Ok(())

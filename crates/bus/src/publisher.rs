@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, Event};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
-use crate::connection::{Broken, Settings, connect, pause};
+use crate::connection::{Broken, Settings, close, connect, pause};
 use crate::depth::{self, Depth};
 use crate::topology::short;
 use crate::{Link, topology};
@@ -95,7 +95,7 @@ async fn supervise(settings: Settings, name: String, mut pending: mpsc::Receiver
                 info!("publishing");
                 let ended = session(&settings, &connection, &mut pending, &depth).await;
                 link.set(false);
-                let _ = connection.close(200, "bye".into()).await;
+                close(&connection).await;
                 ended
             }
             Some(Err(broken)) => Err(broken),

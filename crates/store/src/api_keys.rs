@@ -57,7 +57,7 @@ pub async fn touch(db: &impl GenericClient, id: ApiKeyId, now: Timestamp) -> Res
     let statement = db
         .prepare_cached(
             "UPDATE api_keys SET last_used_at = $2
-             WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2 - interval '1 minute')",
+             WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2::timestamptz - interval '1 minute')",
         )
         .await?;
     db.execute(&statement, &[id.as_uuid(), &now]).await?;

@@ -55,16 +55,17 @@ const ACCEPT: &str = "
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[], $6::uuid[], $7::text[], $8::text[],
                          $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::text[], $15::bytea[])
+        WITH ORDINALITY
         AS t(id, dedup_key, source_id, source_slug, broadcast, tenant_id, external_id, event_type,
-             provider_event_id, occurred_at, received_at, headers, content_type, traceparent, body)
+             provider_event_id, occurred_at, received_at, headers, content_type, traceparent, body, place)
 ),
--- ORDER BY: two statements that insert the same keys in opposite order would deadlock. With the id
+-- ORDER BY: two statements that insert the same keys in opposite order would deadlock. With the place
 -- last, the first of equal keys in one batch gets all its buckets.
 d AS (
     INSERT INTO event_dedup (bucket, dedup_key, event_id)
     SELECT b.bucket, i.dedup_key, i.id FROM i CROSS JOIN unnest($16::date[]) AS b(bucket)
     WHERE NOT EXISTS (SELECT FROM event_dedup p WHERE p.dedup_key = i.dedup_key AND p.bucket < $17)
-    ORDER BY i.dedup_key, b.bucket, i.id
+    ORDER BY i.dedup_key, b.bucket, i.place
     ON CONFLICT DO NOTHING RETURNING event_id
 ),
 -- New only if every bucket was free: see core::dedup on midnight.
@@ -238,7 +239,7 @@ pub async fn take_due(
 pub async fn outbox_backlog(db: &impl GenericClient) -> Result<(i64, f64)> {
     let statement = db
         .prepare_cached(
-            "SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at)) + $1, 0)::float8 FROM outbox",
+            "SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at))::float8 + $1, 0) FROM outbox",
         )
         .await?;
     let row = db.query_one(&statement, &[&f64::from(OUTBOX_HEAD_START_SECS)]).await?;

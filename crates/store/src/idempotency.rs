@@ -26,7 +26,7 @@ pub async fn begin(db: &Transaction<'_>, actor: Uuid, key: &str, request_hash: &
         .prepare_cached(
             "INSERT INTO idempotency_keys (actor, key, request_hash, created_at) VALUES ($1, $2, $3, $4)
              ON CONFLICT (actor, key) DO UPDATE SET request_hash = $3, created_at = $4, status = NULL, response = NULL
-             WHERE idempotency_keys.created_at < $4 - interval '24 hours'",
+             WHERE idempotency_keys.created_at < $4::timestamptz - interval '24 hours'",
         )
         .await?;
     if db.execute(&statement, &[&actor, &key, &request_hash, &now]).await? > 0 {
@@ -56,5 +56,7 @@ pub async fn finish(db: &Transaction<'_>, actor: Uuid, key: &str, status: u16, r
 
 /// Forgets what is older than a day.
 pub async fn drop_old(db: &impl GenericClient, now: Timestamp) -> Result<u64> {
-    Ok(db.execute("DELETE FROM idempotency_keys WHERE created_at < $1 - interval '24 hours'", &[&now]).await?)
+    Ok(db
+        .execute("DELETE FROM idempotency_keys WHERE created_at < $1::timestamptz - interval '24 hours'", &[&now])
+        .await?)
 }

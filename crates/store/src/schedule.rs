@@ -151,18 +151,6 @@ pub async fn cancel(db: &impl GenericClient, subscriptions: &[SubscriptionId], n
     Ok(db.execute(&statement, &[&ids, &now]).await?)
 }
 
-/// How many deliveries are held and past due, and by how many seconds the oldest.
-pub async fn overdue(db: &impl GenericClient, now: Timestamp) -> Result<(i64, f64)> {
-    let statement = db
-        .prepare_cached(
-            "SELECT count(*), coalesce(extract(epoch FROM $1 - min(next_due_at)), 0)::float8
-             FROM subscription_runtime WHERE next_due_at <= $1",
-        )
-        .await?;
-    let row = db.query_one(&statement, &[&now]).await?;
-    Ok((row.get(0), row.get(1)))
-}
-
 fn release_of(row: &Row) -> Result<Release> {
     let number = |column| u32::try_from(row.get::<_, i32>(column)).unwrap_or_default();
     Ok(Release {

@@ -1,5 +1,6 @@
 //! What the management API answers when it does not do as asked.
 
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use posthorn_process::problem::{FieldError, Problem};
 
@@ -22,7 +23,7 @@ pub enum ApiError {
     #[error("there is nothing at this path")]
     NoRoute,
     #[error("the path does not take this method")]
-    MethodNotAllowed { allow: &'static str },
+    MethodNotAllowed { allow: String },
     #[error("{detail}")]
     Conflict { detail: String, errors: Vec<FieldError> },
     #[error("the key was used with another body")]
@@ -79,11 +80,12 @@ impl ResponseError for ApiError {
         let (name, value) = match self {
             Self::NoToken => ("www-authenticate", "Bearer"),
             Self::BadToken => ("www-authenticate", "Bearer error=\"invalid_token\""),
-            Self::MethodNotAllowed { allow } => ("allow", *allow),
+            Self::MethodNotAllowed { allow } => ("allow", allow.as_str()),
             _ => return response,
         };
-        let name = actix_web::http::header::HeaderName::from_static(name);
-        response.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static(value));
+        if let Ok(value) = HeaderValue::from_str(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
         response
     }
 }

@@ -1,55 +1,91 @@
-//! Every path of the dispatcher.
+//! Every operation of the dispatcher.
 
-use actix_web::Resource;
+use std::collections::BTreeMap;
+
+use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig, delete, get, patch, post};
+use actix_web::{Resource, Route};
 
 use crate::api::{api_keys, dead_letters, deliveries, events, sources, subscriptions, tenants};
 use crate::error::ApiError;
 
+fn operations() -> Vec<(Method, &'static str, Route)> {
+    const TENANT: &str = "/v1/tenants/{tenant_id}";
+    const API_KEYS: &str = "/v1/tenants/{tenant_id}/api-keys";
+    const SOURCE: &str = "/v1/sources/{source_id}";
+    const SUBSCRIPTION: &str = "/v1/subscriptions/{subscription_id}";
+    const DELIVERY: &str = "/v1/deliveries/{delivery_id}";
+    const DEAD_LETTER: &str = "/v1/dead-letters/{dead_letter_id}";
+    vec![
+        (Method::POST, "/v1/tenants", post().to(tenants::create)),
+        (Method::GET, "/v1/tenants", get().to(tenants::list)),
+        (Method::GET, TENANT, get().to(tenants::show)),
+        (Method::PATCH, TENANT, patch().to(tenants::update)),
+        (Method::DELETE, TENANT, delete().to(tenants::delete)),
+        (Method::POST, API_KEYS, post().to(api_keys::create)),
+        (Method::GET, API_KEYS, get().to(api_keys::list)),
+        (Method::DELETE, "/v1/tenants/{tenant_id}/api-keys/{key_id}", delete().to(api_keys::delete)),
+        (Method::POST, "/v1/sources", post().to(sources::create)),
+        (Method::GET, "/v1/sources", get().to(sources::list)),
+        (Method::GET, SOURCE, get().to(sources::show)),
+        (Method::PATCH, SOURCE, patch().to(sources::update)),
+        (Method::DELETE, SOURCE, delete().to(sources::delete)),
+        (Method::POST, "/v1/subscriptions", post().to(subscriptions::create)),
+        (Method::GET, "/v1/subscriptions", get().to(subscriptions::list)),
+        (Method::GET, SUBSCRIPTION, get().to(subscriptions::show)),
+        (Method::PATCH, SUBSCRIPTION, patch().to(subscriptions::update)),
+        (Method::DELETE, SUBSCRIPTION, delete().to(subscriptions::delete)),
+        (Method::GET, "/v1/events", get().to(events::list)),
+        (Method::GET, "/v1/events/{event_id}", get().to(events::show)),
+        (Method::GET, "/v1/deliveries", get().to(deliveries::list)),
+        (Method::GET, DELIVERY, get().to(deliveries::show)),
+        (Method::POST, "/v1/deliveries/{delivery_id}/retry", post().to(deliveries::retry)),
+        (Method::GET, "/v1/dead-letters", get().to(dead_letters::list)),
+        (Method::GET, DEAD_LETTER, get().to(dead_letters::show)),
+        (Method::POST, "/v1/dead-letters/{dead_letter_id}/replay", post().to(dead_letters::replay)),
+    ]
+}
+
 pub fn configure(config: &mut ServiceConfig) {
-    let at = |path: &str, allow: &'static str| -> Resource {
-        web::resource(path)
-            .default_service(web::to(move || async move { Err::<&str, _>(ApiError::MethodNotAllowed { allow }) }))
-    };
-    config
-        .service(at("/v1/tenants", "GET, POST").route(post().to(tenants::create)).route(get().to(tenants::list)))
-        .service(
-            at("/v1/tenants/{tenant_id}", "GET, PATCH, DELETE")
-                .route(get().to(tenants::show))
-                .route(patch().to(tenants::update))
-                .route(delete().to(tenants::delete)),
-        )
-        .service(
-            at("/v1/tenants/{tenant_id}/api-keys", "GET, POST")
-                .route(post().to(api_keys::create))
-                .route(get().to(api_keys::list)),
-        )
-        .service(at("/v1/tenants/{tenant_id}/api-keys/{key_id}", "DELETE").route(delete().to(api_keys::delete)))
-        .service(at("/v1/sources", "GET, POST").route(post().to(sources::create)).route(get().to(sources::list)))
-        .service(
-            at("/v1/sources/{source_id}", "GET, PATCH, DELETE")
-                .route(get().to(sources::show))
-                .route(patch().to(sources::update))
-                .route(delete().to(sources::delete)),
-        )
-        .service(
-            at("/v1/subscriptions", "GET, POST")
-                .route(post().to(subscriptions::create))
-                .route(get().to(subscriptions::list)),
-        )
-        .service(
-            at("/v1/subscriptions/{subscription_id}", "GET, PATCH, DELETE")
-                .route(get().to(subscriptions::show))
-                .route(patch().to(subscriptions::update))
-                .route(delete().to(subscriptions::delete)),
-        )
-        .service(at("/v1/events", "GET").route(get().to(events::list)))
-        .service(at("/v1/events/{event_id}", "GET").route(get().to(events::show)))
-        .service(at("/v1/deliveries", "GET").route(get().to(deliveries::list)))
-        .service(at("/v1/deliveries/{delivery_id}", "GET").route(get().to(deliveries::show)))
-        .service(at("/v1/deliveries/{delivery_id}/retry", "POST").route(post().to(deliveries::retry)))
-        .service(at("/v1/dead-letters", "GET").route(get().to(dead_letters::list)))
-        .service(at("/v1/dead-letters/{dead_letter_id}", "GET").route(get().to(dead_letters::show)))
-        .service(at("/v1/dead-letters/{dead_letter_id}/replay", "POST").route(post().to(dead_letters::replay)))
-        .default_service(web::to(async || Err::<&str, _>(ApiError::NoRoute)));
+    let mut resources: BTreeMap<&str, (Vec<Method>, Resource)> = BTreeMap::new();
+    for (method, path, route) in operations() {
+        let (mut methods, resource) = resources.remove(path).unwrap_or_else(|| (Vec::new(), web::resource(path)));
+        methods.push(method);
+        resources.insert(path, (methods, resource.route(route)));
+    }
+    for (_, (methods, resource)) in resources {
+        let allow = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        let refuse = move || {
+            let allow = allow.clone();
+            async move { Err::<&str, _>(ApiError::MethodNotAllowed { allow }) }
+        };
+        config.service(resource.default_service(web::to(refuse)));
+    }
+    config.default_service(web::to(async || Err::<&str, _>(ApiError::NoRoute)));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_router_and_the_contract_name_the_same_operations() {
+        let contract = include_str!("../../../proto/openapi.yaml");
+        let contract: serde_json::Value = serde_yaml_ng::from_str(contract).unwrap();
+        let described: BTreeSet<String> = contract["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(path, _)| path.starts_with("/v1/"))
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().keys().filter(|key| *key != "parameters");
+                methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+            })
+            .collect();
+        let routed: BTreeSet<String> =
+            operations().into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+        assert_eq!(routed, described);
+    }
 }

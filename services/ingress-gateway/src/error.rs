@@ -1,5 +1,6 @@
 //! What the gateway answers when it does not accept.
 
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use posthorn_core::signature::{Refusal, RefusalClass};
 use posthorn_process::problem::Problem;
@@ -78,7 +79,11 @@ impl GatewayError {
 
 impl ResponseError for GatewayError {
     fn error_response(&self) -> HttpResponse {
-        self.problem().response()
+        let mut response = self.problem().response();
+        if matches!(self, Self::MethodNotAllowed) {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        }
+        response
     }
 }
 

@@ -79,7 +79,12 @@ impl Bench {
     fn receiver(&self, arrivals: &Arc<Arrivals>) -> Result<actix_web::dev::Server, CliError> {
         let listener = posthorn_process::http::bind("127.0.0.1", self.port)?;
         let arrivals = Data::from(Arc::clone(arrivals));
-        let server = HttpServer::new(move || App::new().app_data(arrivals.clone()).default_service(web::to(arrive)));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(arrivals.clone())
+                .app_data(web::PayloadConfig::new(8 << 20))
+                .default_service(web::to(arrive))
+        });
         Ok(server.workers(1).disable_signals().listen(listener)?.run())
     }
 

@@ -76,7 +76,7 @@ pub async fn create(
 ) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let tenant_id: TenantId = path_id("tenant_id", &tenant)?;
+    let tenant_id: TenantId = path_id("tenant", &tenant)?;
     let create: Create = body.parse()?;
     let now = now();
     check(&create, now)?;
@@ -106,7 +106,7 @@ pub async fn create(
 pub async fn list(api: Data<Api>, caller: Caller, tenant: Path<String>, request: HttpRequest) -> ApiResult {
     caller.operator()?;
     let page = Params::of(&request, &["limit", "cursor"])?.page()?;
-    let tenant: TenantId = path_id("tenant_id", &tenant)?;
+    let tenant: TenantId = path_id("tenant", &tenant)?;
     let client = api.store.client().await?;
     exists(&client, tenant).await?;
     let rows = api_keys::list(&client, tenant, page).await?;
@@ -116,8 +116,8 @@ pub async fn list(api: Data<Api>, caller: Caller, tenant: Path<String>, request:
 pub async fn delete(api: Data<Api>, caller: Caller, ids: Path<(String, String)>, request: HttpRequest) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let tenant: TenantId = path_id("tenant_id", &ids.0)?;
-    let id: ApiKeyId = path_id("key_id", &ids.1)?;
+    let tenant: TenantId = path_id("tenant", &ids.0)?;
+    let id: ApiKeyId = path_id("API key", &ids.1)?;
     let client = api.store.client().await?;
     exists(&client, tenant).await?;
     if !api_keys::delete(&client, tenant, id).await? {

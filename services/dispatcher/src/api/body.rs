@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use posthorn_process::problem::FieldError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::Api;
 use crate::error::{ApiError, ApiResult};
@@ -22,8 +23,9 @@ pub struct Body(pub Bytes);
 impl Body {
     /// Reads the body as `T`. What is no JSON is malformed; what is no `T` is invalid, with the field.
     pub fn parse<T: DeserializeOwned>(&self) -> ApiResult<T> {
-        let value: serde_json::Value =
+        let mut value: Value =
             serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+        whole_numbers(&mut value);
         serde_path_to_error::deserialize(value).map_err(|error| {
             let mut pointer = pointer(error.path());
             let detail = error.inner().to_string();
@@ -36,8 +38,11 @@ impl Body {
         })
     }
 
-    /// Reads the body of an operation without parameters: `{}`.
+    /// Reads the body of an operation without parameters: `{}`, or nothing.
     pub fn parse_empty(&self) -> ApiResult<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Empty {}
@@ -101,6 +106,22 @@ impl Checks {
 
     pub fn finish(self) -> ApiResult<()> {
         if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+    }
+}
+
+/// `10.0` is a whole number in JSON Schema, but not for serde.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            // Up to 2^53 every whole number has an exact float.
+            let whole = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0);
+            if let Some(whole) = whole {
+                *value = Value::from(whole as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        _ => {}
     }
 }
 

@@ -10,8 +10,9 @@ use posthorn_store::deliveries;
 use serde::Serialize;
 
 use super::body::Body;
+use super::deliveries::{WholeView, set_going};
 use super::params::{Params, path_id};
-use super::{Api, Caller, List, now};
+use super::{Api, Caller, List};
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -61,7 +62,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: DeadLetterId = path_id("dead_letter_id", &id)?;
+    let id: DeadLetterId = path_id("dead letter", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = dead_letters::find(&client, tenant, id).await?;
@@ -71,18 +72,15 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 /// Sets the delivery going again; with that the dead letter is settled.
 pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: DeadLetterId = path_id("dead_letter_id", &id)?;
+    let id: DeadLetterId = path_id("dead letter", &id)?;
     body.parse_empty()?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let dead = dead_letters::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("dead letter", id))?;
     let conflict = |detail: &str| ApiError::Conflict { detail: detail.to_owned(), errors: Vec::new() };
     let delivery = dead.delivery_id.ok_or_else(|| conflict("the message names no delivery that could be replayed"))?;
-    let set_going = deliveries::set_going(&client, tenant, delivery, &[State::Dead], Trigger::Replay, now()).await?;
     let found = deliveries::find(&client, tenant, delivery).await?;
-    match found {
-        Some(found) if set_going => Ok(HttpResponse::Accepted().json(super::deliveries::View::from(found))),
-        Some(found) => Err(conflict(&format!("its delivery is {} already", found.state.as_str()))),
-        None => Err(conflict("its delivery is older than the retention")),
-    }
+    let found = found.ok_or_else(|| conflict("its delivery is older than the retention"))?;
+    let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;
+    Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
 }

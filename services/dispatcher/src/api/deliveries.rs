@@ -6,6 +6,7 @@ use posthorn_core::delivery::{HeldReason, State, Trigger};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::time::Rfc3339;
 use posthorn_store::deliveries::{self, Attempt, Delivery, Filter};
+use posthorn_store::{GenericClient, subscriptions};
 use serde::Serialize;
 
 use super::body::Body;
@@ -14,7 +15,7 @@ use super::{Api, Caller, List, now};
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
-pub(super) struct View {
+struct View {
     id: DeliveryId,
     event_id: EventId,
     subscription_id: SubscriptionId,
@@ -30,7 +31,7 @@ pub(super) struct View {
 }
 
 #[derive(Serialize)]
-struct WholeView {
+pub struct WholeView {
     #[serde(flatten)]
     delivery: View,
     attempts: Vec<AttemptView>,
@@ -68,6 +69,13 @@ impl From<Delivery> for View {
             created_at: Rfc3339(delivery.created_at),
             updated_at: Rfc3339(delivery.updated_at),
         }
+    }
+}
+
+impl WholeView {
+    pub async fn of(db: &impl GenericClient, delivery: Delivery) -> ApiResult<Self> {
+        let attempts = deliveries::attempts(db, delivery.id).await?.into_iter().map(AttemptView::from).collect();
+        Ok(Self { delivery: View::from(delivery), attempts })
     }
 }
 
@@ -115,27 +123,41 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: DeliveryId = path_id("delivery_id", &id)?;
+    let id: DeliveryId = path_id("delivery", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
-    let attempts = deliveries::attempts(&client, id).await?.into_iter().map(AttemptView::from).collect();
-    Ok(HttpResponse::Ok().json(WholeView { delivery: View::from(found), attempts }))
+    Ok(HttpResponse::Ok().json(WholeView::of(&client, found).await?))
 }
 
 /// A held delivery goes on now; a dead or delivered one is sent again.
 pub async fn retry(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: DeliveryId = path_id("delivery_id", &id)?;
+    let id: DeliveryId = path_id("delivery", &id)?;
     body.parse_empty()?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
-    let from = [State::Held, State::Dead, State::Delivered];
-    let set_going = deliveries::set_going(&client, tenant, id, &from, Trigger::Manual, now()).await?;
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
-    if !set_going {
-        let detail = format!("a delivery that is {} cannot be retried", found.state.as_str());
-        return Err(ApiError::Conflict { detail, errors: Vec::new() });
+    let from = [State::Held, State::Dead, State::Delivered];
+    let going = set_going(&client, found, &from, Trigger::Manual).await?;
+    Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
+}
+
+/// Sets a delivery going that is in one of the states `from`, and tells how it is then.
+pub async fn set_going(
+    db: &impl GenericClient,
+    found: Delivery,
+    from: &[State],
+    trigger: Trigger,
+) -> ApiResult<Delivery> {
+    let conflict = |detail: String| ApiError::Conflict { detail, errors: Vec::new() };
+    let owner = Some(found.tenant_id);
+    if subscriptions::find(db, owner, found.subscription_id).await?.is_none() {
+        return Err(conflict("its subscription is deleted".to_owned()));
     }
-    Ok(HttpResponse::Accepted().json(View::from(found)))
+    if !deliveries::set_going(db, owner, found.id, from, trigger, now()).await? {
+        let now = deliveries::find(db, owner, found.id).await?.map_or(found.state, |found| found.state);
+        return Err(conflict(format!("a delivery that is {} cannot be set going", now.as_str())));
+    }
+    Ok(deliveries::find(db, owner, found.id).await?.unwrap_or(found))
 }

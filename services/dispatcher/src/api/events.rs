@@ -65,7 +65,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: EventId = path_id("event_id", &id)?;
+    let id: EventId = path_id("event", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = events::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;

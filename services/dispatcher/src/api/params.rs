@@ -104,10 +104,7 @@ fn like(pattern: &Pattern) -> String {
     }
 }
 
-/// An id in the path.
-pub fn path_id<T: FromStr>(name: &'static str, text: &str) -> ApiResult<T>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|error: T::Err| ApiError::field(name, error.to_string()))
+/// An id in the path. What is none names nothing.
+pub fn path_id<T: FromStr>(what: &'static str, text: &str) -> ApiResult<T> {
+    text.parse().map_err(|_| ApiError::not_found(what, text))
 }

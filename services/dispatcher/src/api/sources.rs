@@ -195,7 +195,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SourceId = path_id("source_id", &id)?;
+    let id: SourceId = path_id("source", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let source = sources::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
@@ -205,7 +205,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SourceId = path_id("source_id", &id)?;
+    let id: SourceId = path_id("source", &id)?;
     let update: Update = body.parse()?;
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
@@ -238,7 +238,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SourceId = path_id("source_id", &id)?;
+    let id: SourceId = path_id("source", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     if !sources::delete(&client, tenant, id).await? {

@@ -233,7 +233,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SubscriptionId = path_id("subscription_id", &id)?;
+    let id: SubscriptionId = path_id("subscription", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = subscriptions::find(&client, tenant, id).await?;
@@ -242,7 +242,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SubscriptionId = path_id("subscription_id", &id)?;
+    let id: SubscriptionId = path_id("subscription", &id)?;
     let update: Update = body.parse()?;
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
@@ -289,7 +289,7 @@ fn set<T>(field: &mut T, given: Option<T>) {
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let id: SubscriptionId = path_id("subscription_id", &id)?;
+    let id: SubscriptionId = path_id("subscription", &id)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     if !subscriptions::delete(&client, tenant, id, now()).await? {

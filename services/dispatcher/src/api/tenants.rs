@@ -82,7 +82,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let id: TenantId = path_id("tenant_id", &id)?;
+    let id: TenantId = path_id("tenant", &id)?;
     let client = api.store.client().await?;
     let tenant = tenants::find(&client, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;
     Ok(HttpResponse::Ok().json(View::from(tenant)))
@@ -91,7 +91,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let id: TenantId = path_id("tenant_id", &id)?;
+    let id: TenantId = path_id("tenant", &id)?;
     let update: Update = body.parse()?;
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
@@ -108,7 +108,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let id: TenantId = path_id("tenant_id", &id)?;
+    let id: TenantId = path_id("tenant", &id)?;
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     if !tenants::delete(&transaction, id, now()).await? {

@@ -1,0 +1,12 @@
+//! The core as its users call it: on vectors, and on whatever chance makes.
+
+#[cfg(test)]
+mod changes;
+#[cfg(test)]
+mod garbage;
+#[cfg(test)]
+mod sources;
+#[cfg(test)]
+mod vectors;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,73 @@
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::{unique, variable};
+
+/// A vhost of this test's own, deleted with it.
+#[derive(Debug)]
+pub struct Broker {
+    pub url: String,
+    vhost: String,
+    management: Url,
+    client: Client,
+}
+
+impl Broker {
+    pub async fn create() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let vhost = format!("test-{}", unique());
+        let base: Url = variable("POSTHORN_TEST_BROKER_URL").parse().expect("an AMQP URL");
+        let management: Url = variable("POSTHORN_TEST_BROKER_MANAGEMENT_URL").parse().expect("a URL");
+        let mut url = base.clone();
+        url.set_path(&vhost);
+        let broker = Self { url: url.to_string(), vhost, management, client: Client::new() };
+        broker.manage(Method::PUT, &format!("vhosts/{}", broker.vhost), None).await;
+        let all = json!({ "configure": ".*", "write": ".*", "read": ".*" });
+        broker.manage(Method::PUT, &format!("permissions/{}/{}", broker.vhost, base.username()), Some(all)).await;
+        broker
+    }
+
+    /// The broker's settings for a client in this vhost.
+    pub fn vhost(&self) -> &str {
+        &self.vhost
+    }
+
+    /// Ends every connection to this vhost from the broker's side.
+    pub async fn close_connections(&self) -> usize {
+        let connections = self.manage(Method::GET, &format!("vhosts/{}/connections", self.vhost), None).await;
+        let names: Vec<&str> =
+            connections.as_array().into_iter().flatten().filter_map(|connection| connection["name"].as_str()).collect();
+        for name in &names {
+            let mut url = self.management.clone();
+            url.path_segments_mut().expect("a base").extend(["api", "connections", name]);
+            // One that ended by itself meanwhile is as good.
+            let _ = self.client.delete(url).send().await;
+        }
+        names.len()
+    }
+
+    /// Calls the management API.
+    pub async fn manage(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let url = self.management.join(&format!("api/{path}")).expect("a path");
+        let mut request = self.client.request(method, url).header("content-type", "application/json");
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await.expect("the broker's management");
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        serde_json::from_str(&response.text().await.expect("a body")).unwrap_or(Value::Null)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Queues left behind slow the broker down for every test after this one.
+        let mut url = self.management.clone();
+        url.path_segments_mut().expect("a base").extend(["api", "vhosts", &self.vhost]);
+        let client = self.client.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { client.delete(url).send().await });
+        }
+    }
+}

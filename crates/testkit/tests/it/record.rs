@@ -1,0 +1,319 @@
+//! The record under what the services ask of it: uniqueness, fences, fairness.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
+use posthorn_core::event_type::EventType;
+use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
+use posthorn_core::pace::Bucket;
+use posthorn_core::routing::Route;
+use posthorn_core::time::{later, whole_micros};
+use posthorn_core::{dedup, subscription};
+use posthorn_store::deliveries::{self, Claim, Made, NewDelivery, Report, Word};
+use posthorn_store::events::{self, Accepted, NewEvent};
+use posthorn_store::schedule::{self, Allowance};
+use posthorn_store::subscriptions::Subscription;
+use posthorn_store::tenants::Tenant;
+use posthorn_store::{Client, subscriptions, tenants};
+use posthorn_testkit::Database;
+use uuid::Uuid;
+
+fn now() -> Timestamp {
+    whole_micros(Timestamp::now())
+}
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn event(key: &str, received_at: Timestamp) -> NewEvent {
+    let source = SourceId::from_uuid(Uuid::from_u128(9));
+    NewEvent {
+        id: EventId::new(received_at, Uuid::new_v4().as_bytes()[..10].try_into().unwrap()),
+        source_id: source,
+        source_slug: "stripe".into(),
+        route: Route::Unrouted,
+        event_type: EventType::parse("invoice.paid").unwrap(),
+        provider_event_id: Some(key.to_owned()),
+        dedup_key: dedup::key(source, [key]),
+        occurred_at: None,
+        received_at,
+        headers: serde_json::json!({}),
+        content_type: "application/json".into(),
+        traceparent: String::new(),
+        body: Bytes::from_static(b"{}"),
+    }
+}
+
+fn is_new(accepted: &Accepted) -> bool {
+    matches!(accepted, Accepted::New { .. })
+}
+
+#[tokio::test]
+async fn of_equal_events_in_one_batch_the_first_is_new() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let batch = [event("a", now()), event("b", now()), event("a", now())];
+
+    let accepted = events::accept(&client, &batch, now()).await.unwrap();
+
+    assert_eq!(accepted.iter().map(is_new).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(accepted[2], Accepted::Duplicate { first: batch[0].id });
+}
+
+#[tokio::test]
+async fn an_event_that_straddles_midnight_is_new_once_whichever_side_it_lands_on() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    // Today's midnight: partitions from yesterday on are there.
+    let midnight = (now().as_second() / 86_400) * 86_400;
+    let at = |offset: i64| Timestamp::from_second(midnight + offset).unwrap();
+    for (case, (first, second)) in
+        [(-400, -10), (-10, 10), (-10, 400), (10, 400), (-200, 250), (290, 310)].iter().enumerate()
+    {
+        let key = format!("case {case}");
+        let (one, two, three) = (event(&key, now()), event(&key, now()), event(&key, now()));
+        let first_seen = events::accept(&client, std::slice::from_ref(&one), at(*first)).await.unwrap();
+        let second_seen = events::accept(&client, &[two], at(*second)).await.unwrap();
+        let much_later = events::accept(&client, &[three], at(3 * 86_400)).await.unwrap();
+        assert!(is_new(&first_seen[0]), "{first} then {second}");
+        assert_eq!(second_seen[0], Accepted::Duplicate { first: one.id }, "{first} then {second}");
+        assert_eq!(much_later[0], Accepted::Duplicate { first: one.id }, "three days after {first}");
+    }
+}
+
+#[tokio::test]
+async fn batches_with_the_same_keys_in_opposite_order_do_not_deadlock_and_each_key_is_new_once() {
+    let database = Database::create().await;
+    let keys: Vec<String> = (0..100).map(|number| format!("key {number}")).collect();
+    let run = |reverse: bool| {
+        let (store, keys) = (database.store.clone(), keys.clone());
+        async move {
+            let client = store.client().await.unwrap();
+            let mut batch: Vec<NewEvent> = keys.iter().map(|key| event(key, now())).collect();
+            if reverse {
+                batch.reverse();
+            }
+            let accepted = events::accept(&client, &batch, now()).await.unwrap();
+            accepted.iter().filter(|accepted| is_new(accepted)).count()
+        }
+    };
+
+    let new = futures_util::future::join_all((0..6).map(|number| run(number % 2 == 0))).await;
+
+    assert_eq!(new.iter().sum::<usize>(), 100);
+}
+
+#[tokio::test]
+async fn the_relay_gets_what_was_accepted_until_it_is_settled() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let new = event("a", now());
+    events::accept(&client, std::slice::from_ref(&new), now()).await.unwrap();
+
+    assert!(events::take_due(&client, 10, 30.0, 8192).await.unwrap().is_empty(), "the gateway comes first");
+    client.execute("UPDATE outbox SET due_at = now()", &[]).await.unwrap();
+    let due = events::take_due(&client, 10, 30.0, 1).await.unwrap();
+    assert_eq!((due[0].id, due[0].body.is_none()), (new.id, true), "larger than asked for");
+    assert!(events::take_due(&client, 10, 30.0, 8192).await.unwrap().is_empty(), "taken for a while");
+    events::relayed(&client, &[new.id]).await.unwrap();
+    assert_eq!(events::outbox_backlog(&client).await.unwrap().0, 0);
+}
+
+/// A tenant's subscription in the record.
+async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
+    let entropy = |uuid: Uuid| uuid.as_bytes()[..10].try_into().unwrap();
+    let tenant_id = TenantId::new(now(), entropy(Uuid::new_v4()));
+    let tenant = Tenant { id: tenant_id, name: "acme".into(), external_id: None, created_at: now(), updated_at: now() };
+    tenants::insert(client, &tenant).await.unwrap();
+    let id = SubscriptionId::new(now(), entropy(Uuid::new_v4()));
+    let row = Subscription {
+        id,
+        tenant_id,
+        name: None,
+        description: None,
+        url: "https://example.com/".into(),
+        event_types: vec!["*".into()],
+        sources: vec![],
+        state: subscription::State::Active,
+        disabled_reason: None,
+        retry_policy: Default::default(),
+        timeout_seconds: 10,
+        rate_limit: None,
+        max_in_flight: 8,
+        headers: Default::default(),
+        payload_format: subscription::PayloadFormat::Standard,
+        signatures: vec![subscription::SignatureScheme::Standard],
+        created_at: now(),
+        updated_at: now(),
+    };
+    subscriptions::insert(client, &row).await.unwrap();
+    (tenant_id, id)
+}
+
+fn delivery(
+    tenant_id: TenantId,
+    subscription_id: SubscriptionId,
+    held: Option<HeldReason>,
+    due_at: Timestamp,
+) -> NewDelivery {
+    let event_id = event("x", now()).id;
+    NewDelivery {
+        id: DeliveryId::derive(event_id, subscription_id),
+        event_id,
+        subscription_id,
+        tenant_id,
+        event_type: "invoice.paid".into(),
+        held,
+        due_at,
+    }
+}
+
+fn report(delivery: &NewDelivery, attempt: u32, next: Next) -> Report {
+    Report {
+        id: delivery.id,
+        subscription_id: delivery.subscription_id,
+        tenant_id: delivery.tenant_id,
+        generation: 1,
+        attempt,
+        word: Word::Attempted(Box::new(Made {
+            trigger: Trigger::Dispatch,
+            started_at: now(),
+            response_time: Duration::from_millis(5),
+            status_code: Some(200),
+            error: None,
+            response: Some("ok".into()),
+            response_headers: None,
+            request_headers: serde_json::json!({}),
+            next,
+            disables: false,
+        })),
+    }
+}
+
+fn claim(delivery: &NewDelivery, lease_until: Timestamp) -> Claim {
+    Claim { id: delivery.id, generation: 1, attempt: 1, lease_until, new_lease: whole_micros(later(now(), secs(99))) }
+}
+
+#[tokio::test]
+async fn of_two_messages_for_one_attempt_only_one_is_obeyed() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let lease = now();
+    let new = delivery(tenant, subscription, None, lease);
+    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+
+    // The lease ran out: the scheduler publishes a second message while the first is still somewhere.
+    let renewed = schedule::renew_lost(&client, 10, whole_micros(later(now(), secs(60))), now()).await.unwrap();
+
+    assert!(deliveries::claim(&client, &[claim(&new, lease)]).await.unwrap().is_empty(), "the old message");
+    let second = claim(&new, renewed[0].lease_until);
+    assert_eq!(deliveries::claim(&client, &[second]).await.unwrap().len(), 1, "the new message");
+    assert!(deliveries::claim(&client, &[second]).await.unwrap().is_empty(), "the new message, doubled");
+}
+
+#[tokio::test]
+async fn recording_twice_changes_nothing_the_second_time() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let new = delivery(tenant, subscription, None, later(now(), secs(60)));
+    assert_eq!(deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap().len(), 1);
+    assert!(deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap().is_empty());
+
+    let reports = [report(&new, 1, Next::Delivered)];
+    assert_eq!(deliveries::record(&client, &reports, now()).await.unwrap().len(), 1);
+    assert!(deliveries::record(&client, &reports, now()).await.unwrap().is_empty());
+    assert!(deliveries::record(&client, &[report(&new, 2, Next::Delivered)], now()).await.unwrap().is_empty());
+
+    let found = deliveries::find(&client, Some(tenant), new.id).await.unwrap().unwrap();
+    assert_eq!((found.state, found.attempts_made), (State::Delivered, 1));
+    assert_eq!(deliveries::attempts(&client, new.id).await.unwrap().len(), 2, "what was sent is told");
+    let (_, counts) = subscriptions::find(&client, None, subscription).await.unwrap().unwrap();
+    assert_eq!((counts.delivered, counts.failed), (1, 0));
+}
+
+#[tokio::test]
+async fn a_terminal_delivery_moves_by_nothing_but_a_replay() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let new = delivery(tenant, subscription, None, later(now(), secs(60)));
+    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::record(&client, &[report(&new, 1, Next::Dead(DeadReason::Exhausted))], now()).await.unwrap();
+
+    deliveries::record(&client, &[report(&new, 2, Next::Delivered)], now()).await.unwrap();
+    assert!(
+        schedule::renew_lost(&client, 10, later(now(), secs(60)), later(now(), secs(999))).await.unwrap().is_empty()
+    );
+    let found = deliveries::find(&client, None, new.id).await.unwrap().unwrap();
+    assert_eq!(found.state, State::Dead);
+
+    let going = deliveries::set_going(&client, Some(tenant), new.id, &[State::Dead], Trigger::Replay, now()).await;
+    assert!(going.unwrap());
+    let found = deliveries::find(&client, None, new.id).await.unwrap().unwrap();
+    assert_eq!((found.state, found.generation), (State::Held, 2));
+    let other = TenantId::from_uuid(Uuid::from_u128(1));
+    assert!(
+        !deliveries::set_going(&client, Some(other), new.id, &[State::Held], Trigger::Manual, now()).await.unwrap()
+    );
+}
+
+#[tokio::test]
+async fn a_thousand_rows_of_one_endpoint_do_not_hide_anothers() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let (tenant, busy) = subscribed(&client).await;
+    let (other_tenant, quiet) = subscribed(&client).await;
+    let long_ago = whole_micros(Timestamp::from_second(now().as_second() - 3600).unwrap());
+    let mut new: Vec<_> = (0..1000).map(|_| delivery(tenant, busy, Some(HeldReason::Retry), long_ago)).collect();
+    new.push(delivery(other_tenant, quiet, Some(HeldReason::Retry), whole_micros(now())));
+    deliveries::insert(&client, &new, now()).await.unwrap();
+
+    let transaction = client.transaction().await.unwrap();
+    let due = schedule::due_subscriptions(&transaction, 10, now()).await.unwrap();
+    let allowances: Vec<Allowance> = due
+        .iter()
+        .map(|due| Allowance {
+            subscription_id: due.subscription_id,
+            limit: 50,
+            lease_until: whole_micros(later(now(), secs(60))),
+            bucket: Bucket { tokens: 0.0, at: None },
+            sleep: false,
+        })
+        .collect();
+    let released = schedule::release(&transaction, &allowances, now()).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    assert_eq!(released.iter().filter(|r| r.subscription_id == busy).count(), 50);
+    assert_eq!(released.iter().filter(|r| r.subscription_id == quiet).count(), 1);
+    let transaction = client.transaction().await.unwrap();
+    let still_due = schedule::due_subscriptions(&transaction, 10, now()).await.unwrap();
+    assert_eq!(still_due.iter().map(|due| due.subscription_id).collect::<Vec<_>>(), [busy]);
+}
+
+#[tokio::test]
+async fn a_deleted_tenant_is_erased_to_the_last_row() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let mut own = event("a", now());
+    own.route = Route::Tenant(tenant);
+    events::accept(&client, std::slice::from_ref(&own), now()).await.unwrap();
+    let new = delivery(tenant, subscription, None, later(now(), secs(60)));
+    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::record(&client, &[report(&new, 1, Next::Delivered)], now()).await.unwrap();
+
+    let transaction = client.transaction().await.unwrap();
+    assert!(tenants::delete(&transaction, tenant, now()).await.unwrap());
+    transaction.commit().await.unwrap();
+    while tenants::erase_some(&client, 100).await.unwrap().is_some() {}
+
+    for table in ["tenants", "subscriptions", "events", "event_dedup", "outbox", "deliveries", "attempts"] {
+        let left: i64 = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0);
+        assert_eq!(left, 0, "{table}");
+    }
+}

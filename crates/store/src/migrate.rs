@@ -36,7 +36,12 @@ pub async fn run(store: &Store, now: Timestamp) -> Result<Vec<String>> {
 /// Whether the schema is the one that this program was built for.
 pub async fn is_current(store: &Store) -> Result<bool> {
     let client = store.client().await?;
-    let known = embedded::migrations::runner().get_migrations().iter().map(|m| m.version()).max().unwrap_or_default();
+    let known = embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(refinery::Migration::version)
+        .max()
+        .unwrap_or_default();
     let applied: Option<i32> = client
         .query_one("SELECT CASE WHEN to_regclass('refinery_schema_history') IS NULL THEN NULL ELSE 1 END", &[])
         .await?

@@ -219,18 +219,20 @@ fn no_answer(error: &reqwest::Error) -> (NoAnswer, String) {
                 ResolveError::Refused(_) => NoAnswer::Address,
                 ResolveError::Dns(_) | ResolveError::Empty => NoAnswer::Dns,
             };
-        } else if inner.is::<rustls::Error>() {
-            reason = NoAnswer::Tls;
-        } else if let Some(io) = inner.downcast_ref::<std::io::Error>()
-            && io.get_ref().is_some_and(|wrapped| wrapped.is::<rustls::Error>())
-        {
+        } else if is_tls(inner) {
             reason = NoAnswer::Tls;
         }
         cause = inner.source();
     }
     // The URL may carry a token in its query.
-    let detail = error.source().map_or_else(|| error.to_string(), |source| chain(source));
+    let detail = error.source().map_or_else(|| error.to_string(), chain);
     (reason, detail)
+}
+
+/// rustls tells of its errors inside of I/O errors.
+fn is_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
 }
 
 fn chain(error: &(dyn Error + 'static)) -> String {

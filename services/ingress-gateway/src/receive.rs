@@ -105,6 +105,10 @@ async fn take_in(
     payload: Payload,
     now: Timestamp,
 ) -> Result<Outcome, GatewayError> {
+    let verifier = door.verifier.as_ref().map_err(|detail| GatewayError::Misconfigured { detail: detail.clone() })?;
+    if !verifier.takes_method(&raw.method) {
+        return Err(GatewayError::MethodNotAllowed);
+    }
     let settings = &gateway.settings.accept;
     let limit = door.max_body_bytes.unwrap_or(settings.max_body_bytes).min(settings.hard_max_body_bytes);
     if raw.headers.get("content-length").and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n > limit) {
@@ -118,12 +122,8 @@ async fn take_in(
         return Err(GatewayError::RateLimited);
     }
     read_body(payload, limit, Duration::from_millis(settings.body_timeout_ms), &mut raw.body).await?;
-    let verifier = door.verifier.as_ref().map_err(|detail| GatewayError::Misconfigured { detail: detail.clone() })?;
     match verifier.judge(raw, address.event.as_deref(), now, &Material::default())? {
         Verdict::Events { occurrences, matched } => {
-            if raw.method == "GET" {
-                return Err(GatewayError::MethodNotAllowed);
-            }
             if let Some(secret) = matched.and_then(|index| door.secrets.get(index)) {
                 Span::current().record("secret.id", tracing::field::display(secret));
             }

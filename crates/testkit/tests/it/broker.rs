@@ -67,7 +67,7 @@ async fn a_rejected_message_becomes_a_dead_letter_that_says_so() {
     let (publisher, publishing) = publisher(settings(&broker), "test");
     tokio::spawn(publishing);
     eventually("a connection", || async { publisher.link().is_up().then_some(()) }).await;
-    let told: Arc<Mutex<Vec<(Vec<u8>, Option<String>)>>> = Arc::default();
+    let told = Arc::new(Mutex::new(Vec::new()));
     let clerk = Arc::clone(&told);
     let consumers = vec![
         consumer(EVENTS_QUEUE, |_| Disposition::DeadLetter),

@@ -48,7 +48,7 @@ pub struct RequestSpan;
 
 impl RootSpanBuilder for RequestSpan {
     fn on_request_start(request: &ServiceRequest) -> Span {
-        let id = request.extensions().get::<RequestId>().map(ToString::to_string).unwrap_or_default();
+        let id = request.extensions().get::<RequestId>().map(|id| format!("req_{}", id.simple())).unwrap_or_default();
         let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
         tracing::info_span!(
             "request",

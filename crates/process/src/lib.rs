@@ -6,6 +6,7 @@ mod launch;
 pub mod problem;
 pub mod settings;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 
 pub use launch::{Service, main};

@@ -105,6 +105,7 @@ pub fn metrics() -> &'static PrometheusHandle {
         let handle = recorder.handle();
         // Fails if a recorder is there already, which then records.
         let _ = metrics::set_global_recorder(recorder);
+        metrics::gauge!("posthorn_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         handle
     })
 }

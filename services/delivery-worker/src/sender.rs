@@ -15,7 +15,6 @@ use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use secrecy::SecretString;
 
 use crate::error::RunError;
@@ -247,13 +246,7 @@ fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 fn tls() -> Result<rustls::ClientConfig, RunError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()?
-        .with_no_client_auth();
-    // reqwest leaves a given configuration as it is, so both protocols have to be offered here.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let mut config = posthorn_process::tls::client_config()?;
     // Many hosts: the default of 256 would make most connections start with a full handshake.
     config.resumption = rustls::client::Resumption::in_memory_sessions(4096);
     Ok(config)

@@ -1,10 +1,14 @@
 //! What the gateway answers when it does not accept.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use posthorn_core::signature::{Refusal, RefusalClass};
 use posthorn_process::problem::Problem;
 use posthorn_store::batcher;
+
+use crate::keys::FetchError;
 
 /// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +30,9 @@ pub enum GatewayError {
     #[error("the source cannot verify anything")]
     Misconfigured { detail: String },
     #[error("what the source verifies with cannot be fetched")]
-    Unfetched { url: String },
+    Unfetched(#[source] Arc<FetchError>),
+    #[error("what was fetched to verify with cannot be used: {url}")]
+    Unusable { url: String },
     #[error("the event store took too long")]
     TooSlow,
     #[error("the event store is unavailable")]
@@ -44,7 +50,11 @@ impl GatewayError {
             Self::Unreadable { .. } => "malformed_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Refused(refusal) => return Some((refusal.kind.as_str(), refusal.detail.clone())),
-            Self::Misconfigured { .. } | Self::Unfetched { .. } | Self::TooSlow | Self::Store(_) => return None,
+            Self::Misconfigured { .. }
+            | Self::Unfetched(_)
+            | Self::Unusable { .. }
+            | Self::TooSlow
+            | Self::Store(_) => return None,
         };
         Some((reason, self.to_string()))
     }
@@ -69,7 +79,11 @@ impl GatewayError {
                     RefusalClass::Malformed => Problem::new(400, "malformed-request", "Malformed request", detail),
                 }
             }
-            Self::Misconfigured { .. } | Self::Unfetched { .. } | Self::TooSlow | Self::Store(_) => Problem {
+            Self::Misconfigured { .. }
+            | Self::Unfetched(_)
+            | Self::Unusable { .. }
+            | Self::TooSlow
+            | Self::Store(_) => Problem {
                 retry_after_secs: Some(5),
                 ..Problem::new(503, "unavailable", "Unavailable", "the event could not be stored; send it again")
             },
@@ -98,6 +112,10 @@ pub enum RunError {
     NoBroker,
     #[error(transparent)]
     Bind(#[from] posthorn_process::http::BindError),
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("the HTTP client cannot be built")]
+    Client(#[from] reqwest::Error),
     #[error("the HTTP server failed")]
     Http(#[from] std::io::Error),
 }

@@ -5,6 +5,7 @@
 //! down, the answer is 503, never 4xx: providers take 4xx as final and would not send again.
 
 pub mod error;
+mod keys;
 mod limits;
 mod receive;
 mod relay;
@@ -63,6 +64,7 @@ struct Gateway {
     accepting: Batcher<Submission, Vec<Accepted>, posthorn_store::Error>,
     rejecting: Batcher<Rejection, (), posthorn_store::Error>,
     refusals: limits::RefusalBudget,
+    keys: keys::Keys,
     relay: relay::Relay,
 }
 
@@ -70,6 +72,7 @@ struct Gateway {
 pub struct Bound {
     settings: Settings,
     store: Store,
+    keys: keys::Keys,
     listener: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -83,7 +86,8 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     }
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
-    Ok(Bound { settings, store, listener, admin })
+    let keys = keys::Keys::new(&settings.keys)?;
+    Ok(Bound { settings, store, keys, listener, admin })
 }
 
 impl Bound {
@@ -93,7 +97,7 @@ impl Bound {
 
     /// Serves until `stop`, then finishes what is in hand.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { settings, store, listener, admin } = self;
+        let Self { settings, store, keys, listener, admin } = self;
         let tasks = TaskTracker::new();
         // The background outlives the last request: it still has its event to publish.
         let background = CancellationToken::new();
@@ -109,6 +113,7 @@ impl Bound {
             accepting: accepting(&settings, &store, &tasks),
             rejecting: rejecting(&store, &tasks),
             refusals: limits::RefusalBudget::default(),
+            keys,
             sources,
             store: store.clone(),
             relay,

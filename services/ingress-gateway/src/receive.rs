@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{EventId, RejectedRequestId, SourceId};
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::routing::Route;
-use posthorn_core::signature::{Answer, Material, Need, Occurrence, Verdict};
+use posthorn_core::signature::{Answer, Material, Need, Occurrence, RefusalKind, Verdict, Verifier};
 use posthorn_core::{dedup, redact};
 use posthorn_process::trace;
 use posthorn_store::events::{Accepted, NewEvent};
@@ -122,7 +122,7 @@ async fn take_in(
         return Err(GatewayError::RateLimited);
     }
     read_body(payload, limit, Duration::from_millis(settings.body_timeout_ms), &mut raw.body).await?;
-    match verifier.judge(raw, address.event.as_deref(), now, &Material::default())? {
+    match judge(gateway, verifier, raw, address.event.as_deref(), now).await? {
         Verdict::Events { occurrences, matched } => {
             if let Some(secret) = matched.and_then(|index| door.secrets.get(index)) {
                 Span::current().record("secret.id", tracing::field::display(secret));
@@ -130,13 +130,41 @@ async fn take_in(
             accept(gateway, door, raw, occurrences, now).await
         }
         Verdict::Handshake(answer) => Ok(Outcome::Handshake(answer)),
+        Verdict::Confirm { url } => {
+            gateway.keys.confirm(&url).await.map_err(|error| GatewayError::Unfetched(Arc::new(error)))?;
+            info!(source.id = %door.id, "confirmed the provider's subscription");
+            Ok(Outcome::Ignored)
+        }
         Verdict::Ignore { detail } => {
             info!(source.id = %door.id, "nothing to accept: {detail}");
             Ok(Outcome::Ignored)
         }
-        Verdict::Confirm { url } | Verdict::Needs(Need::Certificate { url } | Need::KeySet { url }) => {
-            Err(GatewayError::Unfetched { url })
+        Verdict::Needs(Need::Certificate { url } | Need::KeySet { url }) => Err(GatewayError::Unusable { url }),
+    }
+}
+
+/// Judges a request, with what that needs from the network. Asked for again in spite of having been
+/// fetched, it was not usable: our fault, not the sender's.
+async fn judge(
+    gateway: &Gateway,
+    verifier: &Verifier,
+    raw: &RawRequest,
+    path_event: Option<&str>,
+    now: Timestamp,
+) -> Result<Verdict, GatewayError> {
+    let need = match verifier.judge(raw, path_event, now, &Material::default())? {
+        Verdict::Needs(need) => need,
+        verdict => return Ok(verdict),
+    };
+    let material = gateway.keys.get(&need).await.map_err(GatewayError::Unfetched)?;
+    let judged = verifier.judge(raw, path_event, now, &material);
+    let lacks_key = matches!(&judged, Err(refusal) if refusal.kind == RefusalKind::UnknownKey);
+    match verifier.key_set_url() {
+        Some(url) if lacks_key && gateway.keys.renew(url).await => {
+            let material = gateway.keys.get(&need).await.map_err(GatewayError::Unfetched)?;
+            Ok(verifier.judge(raw, path_event, now, &material)?)
         }
+        _ => Ok(judged?),
     }
 }
 

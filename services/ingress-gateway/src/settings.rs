@@ -20,6 +20,7 @@ pub struct Settings {
     pub database: posthorn_store::Settings,
     pub broker: posthorn_bus::Settings,
     pub accept: Accept,
+    pub keys: Keys,
     pub rejected: Rejected,
     pub relay: Relay,
 }
@@ -45,6 +46,23 @@ pub struct Accept {
     pub timeout_ms: u64,
     /// How many reverse proxies in front append to `X-Forwarded-For`.
     pub trusted_proxies: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// Longest wait for a certificate or key set, in milliseconds.
+    pub timeout_ms: u64,
+    /// Largest certificate or key set, in bytes.
+    pub max_bytes: usize,
+    /// How many of each are remembered.
+    pub entries: u64,
+    /// How long a certificate is remembered, in seconds.
+    pub certificate_seconds: u64,
+    /// How long a key set is remembered, in seconds.
+    pub key_set_seconds: u64,
+    /// Shortest time between two fetches of a key set for keys that it lacks, in seconds.
+    pub renew_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

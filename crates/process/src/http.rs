@@ -62,3 +62,22 @@ impl RootSpanBuilder for RequestSpan {
 
     fn on_request_end<B: MessageBody>(_: Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
 }
+
+/// [`RequestSpan`], and a line for each request at its end.
+#[derive(Debug)]
+pub struct LoggedRequestSpan;
+
+impl RootSpanBuilder for LoggedRequestSpan {
+    fn on_request_start(request: &ServiceRequest) -> Span {
+        RequestSpan::on_request_start(request)
+    }
+
+    fn on_request_end<B: MessageBody>(span: Span, answer: &Result<ServiceResponse<B>, actix_web::Error>) {
+        let status = match answer {
+            Ok(answer) => answer.status(),
+            Err(error) => error.as_response_error().status_code(),
+        };
+        let _entered = span.enter();
+        tracing::info!(http.status = status.as_u16(), "answered {}", status.as_u16());
+    }
+}

@@ -362,16 +362,19 @@ pub struct Filter {
     pub span: Span,
 }
 
-const COLUMNS: &str = "id, event_id, subscription_id, tenant_id, event_type, state, held_reason, due_at, dead_reason,
-                       generation, attempts_made, created_at, updated_at";
+/// What is due and waits all the same waits for its subscription, whatever it waited for before.
+const COLUMNS: &str = "d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.state,
+    CASE WHEN d.state = 'held' AND d.due_at <= now() AND s.state <> 'active' THEN 'paused' ELSE d.held_reason END AS held_reason,
+    d.due_at, d.dead_reason, d.generation, d.attempts_made, d.created_at, d.updated_at";
+const FROM: &str = "deliveries d LEFT JOIN subscriptions s ON s.id = d.subscription_id";
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Delivery>> {
     let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("tenant_id = $1", *tenant.as_uuid()),
+        Some(tenant) => ("d.tenant_id = $1", *tenant.as_uuid()),
         None => ("$1::uuid IS NOT NULL", Uuid::nil()),
     };
     let (narrowed, subscription) = match &filter.subscription_id {
-        Some(subscription) => ("subscription_id = $2", *subscription.as_uuid()),
+        Some(subscription) => ("d.subscription_id = $2", *subscription.as_uuid()),
         None => ("$2::uuid IS NOT NULL", Uuid::nil()),
     };
     // A delivery shares the millisecond of its event.
@@ -381,12 +384,12 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
         span = Span { from: span.from.max(from), to: span.to.min(to) };
     }
     let sql = format!(
-        "SELECT {COLUMNS} FROM deliveries
-         WHERE {scope} AND {narrowed} AND id < $3 AND id >= $4 AND id < $5
-           AND ($6::text IS NULL OR state = $6)
-           AND (cardinality($7::text[]) = 0 OR event_type LIKE ANY ($7))
-           AND ($8::uuid IS NULL OR event_id = $8)
-         ORDER BY id DESC LIMIT $9"
+        "SELECT {COLUMNS} FROM {FROM}
+         WHERE {scope} AND {narrowed} AND d.id < $3 AND d.id >= $4 AND d.id < $5
+           AND ($6::text IS NULL OR d.state = $6)
+           AND (cardinality($7::text[]) = 0 OR d.event_type LIKE ANY ($7))
+           AND ($8::uuid IS NULL OR d.event_id = $8)
+         ORDER BY d.id DESC LIMIT $9"
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db
@@ -410,7 +413,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
 
 /// One delivery; `None` as `tenant` is the operator.
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: DeliveryId) -> Result<Option<Delivery>> {
-    let sql = format!("SELECT {COLUMNS} FROM deliveries WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)");
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE d.id = $1 AND ($2::uuid IS NULL OR d.tenant_id = $2)");
     let statement = db.prepare_cached(&sql).await?;
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
     row.as_ref().map(delivery).transpose()

@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use moka::future::Cache;
 use posthorn_bus::{Consumer, Gate, Handler, Link, Publisher, topology};
 use posthorn_core::egress::Egress;
-use posthorn_process::http::RequestSpan;
+use posthorn_process::http::LoggedRequestSpan;
 use posthorn_process::{Service, admin, http, problem, telemetry};
 use posthorn_store::seal::Sealer;
 use posthorn_store::snapshot::Subscriptions;
@@ -144,7 +144,7 @@ fn serve(
         App::new()
             .app_data(api.clone())
             .wrap(from_fn(problem::finish))
-            .wrap(TracingLogger::<RequestSpan>::new())
+            .wrap(TracingLogger::<LoggedRequestSpan>::new())
             .configure(routes::configure)
     })
     .workers(settings.http.workers.get())

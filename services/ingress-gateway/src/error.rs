@@ -27,6 +27,8 @@ pub enum GatewayError {
     MethodNotAllowed,
     #[error("the request was refused")]
     Refused(#[from] Refusal),
+    #[error("the sources are not loaded yet")]
+    NotLoaded,
     #[error("the source cannot verify anything")]
     Misconfigured { detail: String },
     #[error("what the source verifies with cannot be fetched")]
@@ -50,7 +52,8 @@ impl GatewayError {
             Self::Unreadable { .. } => "malformed_request",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Refused(refusal) => return Some((refusal.kind.as_str(), refusal.detail.clone())),
-            Self::Misconfigured { .. }
+            Self::NotLoaded
+            | Self::Misconfigured { .. }
             | Self::Unfetched(_)
             | Self::Unusable { .. }
             | Self::TooSlow
@@ -79,7 +82,8 @@ impl GatewayError {
                     RefusalClass::Malformed => Problem::new(400, "malformed-request", "Malformed request", detail),
                 }
             }
-            Self::Misconfigured { .. }
+            Self::NotLoaded
+            | Self::Misconfigured { .. }
             | Self::Unfetched(_)
             | Self::Unusable { .. }
             | Self::TooSlow

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use posthorn_core::id::{EventId, RejectedRequestId, SourceId};
+use posthorn_core::provider::Provider;
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::routing::Route;
 use posthorn_core::signature::{Answer, Material, Need, Occurrence, RefusalKind, Verdict, Verifier};
@@ -25,7 +26,7 @@ use tracing::{Span, info, warn};
 use crate::Gateway;
 use crate::error::GatewayError;
 use crate::limits;
-use crate::sources::Door;
+use crate::sources::{Door, Found};
 
 /// What an accepted request is answered.
 #[derive(Serialize)]
@@ -52,16 +53,20 @@ pub async fn receive(
     let now = Timestamp::now();
     let began = std::time::Instant::now();
     let sender = sender(&gateway, &request);
-    let door = gateway.sources.find(&address.source);
+    let found = gateway.sources.find(&address.source);
     let mut raw = RawRequest {
         method: request.method().to_string(),
         target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
         headers: headers(&request),
         body: Bytes::new(),
     };
-    let outcome = match &door {
-        None => Err(GatewayError::UnknownSource),
-        Some(door) => take_in(&gateway, door, &address, sender, &mut raw, payload, now).await,
+    let (door, outcome) = match found {
+        Found::NotLoaded => (None, Err(GatewayError::NotLoaded)),
+        Found::Nothing => (None, Err(GatewayError::UnknownSource)),
+        Found::Door(door) => {
+            let outcome = take_in(&gateway, &door, &address, sender, &mut raw, payload, now).await;
+            (Some(door), outcome)
+        }
     };
     metrics::histogram!("posthorn_receive_seconds").record(began.elapsed());
     let (kind, event) = told(&outcome);
@@ -106,6 +111,10 @@ async fn take_in(
     now: Timestamp,
 ) -> Result<Outcome, GatewayError> {
     let verifier = door.verifier.as_ref().map_err(|detail| GatewayError::Misconfigured { detail: detail.clone() })?;
+    let names_event = matches!(door.provider, Provider::Internal | Provider::Generic);
+    if address.event.is_some() && !names_event {
+        return Err(GatewayError::UnknownSource);
+    }
     if !verifier.takes_method(&raw.method) {
         return Err(GatewayError::MethodNotAllowed);
     }

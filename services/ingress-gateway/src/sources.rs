@@ -67,21 +67,37 @@ impl Door {
     }
 }
 
-/// All sources, by what stands in the URL. Cheap to clone.
+/// All sources, by what stands in the URL; `None` until they are loaded. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Arc<RwLock<HashMap<String, Arc<Door>>>>);
+pub struct Sources(Arc<RwLock<Option<Doors>>>);
+
+type Doors = HashMap<String, Arc<Door>>;
+
+/// What is known of an address.
+#[derive(Clone, Debug)]
+pub enum Found {
+    Door(Arc<Door>),
+    Nothing,
+    /// The sources are not loaded: whether there is one is not known.
+    NotLoaded,
+}
 
 impl Sources {
-    pub fn find(&self, address: &str) -> Option<Arc<Door>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
+    pub fn find(&self, address: &str) -> Found {
+        match self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            None => Found::NotLoaded,
+            Some(doors) => doors.get(address).cloned().map_or(Found::Nothing, Found::Door),
+        }
     }
 
-    fn replace(&self, doors: HashMap<String, Arc<Door>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = doors;
+    fn replace(&self, doors: Doors) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(doors);
     }
 
     fn replace_one(&self, id: SourceId, door: Option<(String, Arc<Door>)>) {
         let mut doors = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Before the first complete load, that will bring it.
+        let Some(doors) = doors.as_mut() else { return };
         doors.retain(|_, known| known.id != id);
         doors.extend(door);
     }
@@ -126,7 +142,7 @@ async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> 
             let secrets = secrets.remove(&source.id).unwrap_or_default();
             (source.address().to_owned(), Arc::new(door(source, secrets)))
         })
-        .collect::<HashMap<_, _>>();
+        .collect::<Doors>();
     known.replace(doors);
     Ok(())
 }

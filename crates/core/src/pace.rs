@@ -1,8 +1,10 @@
 //! How fast a subscription may be served.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use crate::time::since;
+use crate::time::{later, since};
 
 /// A token bucket: what may go at once, and since when it fills.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,14 +27,26 @@ pub fn take(bucket: &Bucket, per_second: f64, wanted: u32, now: Timestamp) -> (u
     (taken, Bucket { tokens: filled - f64::from(taken), at: Some(now) })
 }
 
+/// When the bucket will hold a whole token.
+pub fn next_token(bucket: &Bucket, per_second: f64, now: Timestamp) -> Timestamp {
+    let missing = (1.0 - bucket.tokens).max(0.0) / per_second;
+    // No rate that is accepted makes this long; one that is not finite waits for ever.
+    later(now, Duration::try_from_secs_f64(missing).unwrap_or(Duration::MAX))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::later;
+
+    #[test]
+    fn an_empty_bucket_says_when_it_is_worth_asking_again() {
+        let now = Timestamp::from_second(1_782_864_000).unwrap();
+        let empty = Bucket { tokens: 0.5, at: Some(now) };
+        assert_eq!(next_token(&empty, 2.0, now), later(now, Duration::from_millis(250)));
+        assert_eq!(take(&empty, 2.0, 1, next_token(&empty, 2.0, now)).0, 1);
+    }
 
     proptest! {
         #[test]

@@ -61,6 +61,9 @@ pub struct Allowance {
     /// Under which lease they go.
     pub lease_until: Timestamp,
     pub bucket: Bucket,
+    /// Look again at this time at the earliest: behind all others that are due, and not before there
+    /// is something to hand out.
+    pub not_before: Timestamp,
     /// Look no more until something changes (paused, disabled).
     pub sleep: bool,
 }
@@ -97,8 +100,11 @@ const SETTLE: &str = "
 UPDATE subscription_runtime r
 SET tokens = a.tokens, tokens_at = a.tokens_at,
     next_due_at = CASE WHEN a.sleep THEN NULL ELSE (
-        SELECT min(d.due_at) FROM deliveries d WHERE d.subscription_id = r.subscription_id AND d.state = 'held') END
-FROM unnest($1::uuid[], $2::float8[], $3::timestamptz[], $4::bool[]) AS a(subscription_id, tokens, tokens_at, sleep)
+        SELECT greatest(min(d.due_at), CASE WHEN count(*) > 0 THEN a.not_before END) FROM (
+            SELECT due_at FROM deliveries WHERE subscription_id = r.subscription_id AND state = 'held'
+            ORDER BY due_at LIMIT 1) d) END
+FROM unnest($1::uuid[], $2::float8[], $3::timestamptz[], $4::bool[], $5::timestamptz[])
+    AS a(subscription_id, tokens, tokens_at, sleep, not_before)
 WHERE r.subscription_id = a.subscription_id";
 
 /// Turns held deliveries into queued ones within their allowances, oldest first, and notes when to
@@ -115,7 +121,8 @@ pub async fn release(db: &Transaction<'_>, allowances: &[Allowance], now: Timest
     let tokens_at: Vec<Option<Timestamp>> = allowances.iter().map(|a| a.bucket.at).collect();
     let sleep: Vec<bool> = allowances.iter().map(|a| a.sleep).collect();
     let statement = db.prepare_cached(SETTLE).await?;
-    db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep]).await?;
+    let not_before: Vec<Timestamp> = allowances.iter().map(|a| a.not_before).collect();
+    db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep, &not_before]).await?;
     Ok(released)
 }
 

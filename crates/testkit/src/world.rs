@@ -31,7 +31,7 @@ impl World {
     /// With further settings, as the environment would give them.
     pub async fn start_with(more: &[(&str, &str)]) -> Self {
         let (database, broker) = tokio::join!(Database::create(), Broker::create());
-        let mut environment = environment(&database, &broker);
+        let mut environment = environment(&database.url, &broker.url);
         environment.extend(more.iter().map(|(name, value)| (name.to_string(), value.to_string())));
         log();
         let stop = CancellationToken::new();
@@ -108,10 +108,22 @@ fn load<S: Service>(environment: &HashMap<String, String>) -> S::Settings {
     settings::load(S::DEFAULTS, S::PREFIX, environment).expect("settings")
 }
 
-fn environment(database: &Database, broker: &Broker) -> HashMap<String, String> {
+/// A gateway alone, whose database and broker are not there. Runs until the test ends.
+pub async fn gateway_without_database() -> SocketAddr {
+    // One provider for all TLS of the process. Fails only if it was set before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Nothing listens on the discard port.
+    let environment = environment("postgres://nobody@127.0.0.1:9/nothing", "amqp://127.0.0.1:9");
+    let gateway = ingress_gateway::bind(load::<ingress_gateway::GatewayService>(&environment)).expect("a gateway");
+    let address = gateway.address().expect("an address");
+    spawn(gateway.run(CancellationToken::new()));
+    address
+}
+
+fn environment(database_url: &str, broker_url: &str) -> HashMap<String, String> {
     let mut environment: HashMap<String, String> = [
-        ("POSTHORN_DATABASE_URL", database.url.as_str()),
-        ("POSTHORN_BROKER_URL", broker.url.as_str()),
+        ("POSTHORN_DATABASE_URL", database_url),
+        ("POSTHORN_BROKER_URL", broker_url),
         ("POSTHORN_SEALING_KEYS", SEALING_KEYS),
         ("POSTHORN_OPERATOR_TOKEN", OPERATOR_TOKEN),
         ("POSTHORN_ALLOW_HTTP", "true"),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use posthorn_bus::Publisher;
 use posthorn_core::pace;
 use posthorn_core::subscription::State;
+use posthorn_core::time::whole_micros;
 use posthorn_store::schedule::{self, Allowance, Due};
 use posthorn_store::{Result, Store};
 use tokio_util::sync::CancellationToken;
@@ -92,11 +93,16 @@ impl Scheduler {
             None => (most, due.bucket),
         };
         let timeout = Duration::from_secs(u64::try_from(due.timeout_secs).unwrap_or_default());
+        let not_before = match due.per_second {
+            Some(per_second) => pace::next_token(&bucket, per_second, now),
+            None => now,
+        };
         Allowance {
             subscription_id: due.subscription_id,
             limit: i64::from(limit),
             lease_until: lease(self.queue_lease, timeout, now),
             bucket,
+            not_before: whole_micros(not_before),
             sleep,
         }
     }

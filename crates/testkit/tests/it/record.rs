@@ -282,6 +282,7 @@ async fn a_thousand_rows_of_one_endpoint_do_not_hide_anothers() {
             limit: 50,
             lease_until: whole_micros(later(now(), secs(60))),
             bucket: Bucket { tokens: 0.0, at: None },
+            not_before: now(),
             sleep: false,
         })
         .collect();
@@ -293,6 +294,44 @@ async fn a_thousand_rows_of_one_endpoint_do_not_hide_anothers() {
     let transaction = client.transaction().await.unwrap();
     let still_due = schedule::due_subscriptions(&transaction, 10, now()).await.unwrap();
     assert_eq!(still_due.iter().map(|due| due.subscription_id).collect::<Vec<_>>(), [busy]);
+}
+
+#[tokio::test]
+async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_turn() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let long_ago = whole_micros(Timestamp::from_second(now().as_second() - 3600).unwrap());
+    for _ in 0..10 {
+        let (tenant, limited) = subscribed(&client).await;
+        let backlog = delivery(tenant, limited, Some(HeldReason::Rate), long_ago);
+        deliveries::insert(&client, &[backlog], now()).await.unwrap();
+    }
+    let (tenant, other) = subscribed(&client).await;
+    let retry = delivery(tenant, other, Some(HeldReason::Retry), now());
+    deliveries::insert(&client, &[retry], now()).await.unwrap();
+
+    // A scheduler that looks at five at a time, and whose rate limits have nothing to hand out.
+    let mut looked_at = Vec::new();
+    for _ in 0..3 {
+        let transaction = client.transaction().await.unwrap();
+        let due = schedule::due_subscriptions(&transaction, 5, now()).await.unwrap();
+        let allowances: Vec<Allowance> = due
+            .iter()
+            .map(|due| Allowance {
+                subscription_id: due.subscription_id,
+                limit: 0,
+                lease_until: later(now(), secs(60)),
+                bucket: Bucket { tokens: 0.0, at: Some(now()) },
+                not_before: whole_micros(later(now(), secs(1))),
+                sleep: false,
+            })
+            .collect();
+        schedule::release(&transaction, &allowances, now()).await.unwrap();
+        transaction.commit().await.unwrap();
+        looked_at.extend(due.iter().map(|due| due.subscription_id));
+    }
+
+    assert!(looked_at.contains(&other), "it had its turn");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthorn_core::signature::standard::{self, SigningSecret};
-use posthorn_testkit::{World, eventually};
+use posthorn_testkit::{World, eventually, gateway_without_database};
 use serde_json::{Value, json};
 
 /// Retries that a test can wait for.
@@ -228,6 +228,18 @@ async fn connections_that_the_broker_closes_are_built_anew_and_nothing_is_lost()
     for event in &events {
         api.delivery_in(event, "delivered").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_does_not_know_its_sources_yet_asks_providers_to_come_back() {
+    let gateway = gateway_without_database().await;
+
+    let request = reqwest::Client::new().post(format!("http://{gateway}/webhooks/stripe")).body("{}");
+    let answer = request.send().await.unwrap();
+
+    // Never 404: providers take 4xx as final.
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,89 @@
+"""One world for the session, one stage for each test."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .client import Client
+from .contract import Contract
+from .receiver import Receiver
+from .stage import Beacon, Stage
+from .world import DEFAULT_OFFSET, ROOT, World
+
+STATE = Path(os.environ.get("POSTHORN_LOCAL_DIR", ROOT / ".local"))
+
+MEASURED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    offset = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET))
+    world = World(STATE / "acceptance", offset)
+    try:
+        # What a run that was killed has left.
+        world.down()
+        world.up()
+        yield world
+    finally:
+        if request.session.testsfailed:
+            world.keep_logs(STATE / "acceptance-logs")
+        world.down()
+
+
+@pytest.fixture(scope="session")
+def contract() -> Contract:
+    return Contract(ROOT / "proto/openapi.yaml")
+
+
+@pytest.fixture(scope="session")
+def operator(world: World, contract: Contract) -> Iterator[Client]:
+    """The management API, called by the operator."""
+    environment = world.environment
+    client = Client(environment["POSTHORN_API_URL"], contract, environment["POSTHORN_OPERATOR_TOKEN"])
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def gateway(world: World, contract: Contract) -> Iterator[Client]:
+    client = Client(world.environment["POSTHORN_GATEWAY_URL"], contract)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(scope="session")
+def beacon(operator: Client, gateway: Client, receiver: Receiver) -> Beacon:
+    return Beacon(operator, gateway, receiver)
+
+
+@pytest.fixture
+def stage(world: World, operator: Client, gateway: Client, receiver: Receiver, beacon: Beacon) -> Iterator[Stage]:
+    stage = Stage(world, operator, gateway, receiver, beacon)
+    yield stage
+    stage.clear()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line of what was measured, for the end of the run."""
+    lines = request.config.stash.setdefault(MEASURED, [])
+    return lines.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(MEASURED, [])
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"logs of the services: {STATE / 'acceptance-logs'}")

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -16,6 +17,16 @@ pub struct Settings {
     pub publish_queue: usize,
     /// Longest wait for a confirm, in milliseconds; then the connection counts as broken.
     pub confirm_timeout_ms: u64,
+}
+
+impl Settings {
+    /// Fails, with the reason, where the URL is none; connects to nothing.
+    pub fn check(&self) -> Result<(), String> {
+        match self.url.expose_secret() {
+            "" => Err("it is not set".to_owned()),
+            url => url.parse::<AMQPUri>().map(|_| ()),
+        }
+    }
 }
 
 /// Longest wait for a connection to stand.

@@ -6,6 +6,7 @@
 //! make dead letters of healthy messages.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -60,6 +61,10 @@ pub struct Consumer {
     pub handler: Handler,
 }
 
+/// Pause after a stall: doubled with each, up to the longest. Twenty of them take over half an hour.
+const STALL_PAUSE: Duration = Duration::from_millis(500);
+const STALL_PAUSE_MAX: Duration = Duration::from_secs(120);
+
 /// Consumes until `stop`, then waits for the messages in hand.
 pub async fn consume(
     settings: Settings,
@@ -70,6 +75,7 @@ pub async fn consume(
     stop: CancellationToken,
 ) {
     let name = format!("{name} consume");
+    let mut stalls: u32 = 0;
     while !stop.is_cancelled() {
         // Nothing is taken before it can be handled.
         if stop.run_until_cancelled(gate()).await.is_none() {
@@ -81,16 +87,29 @@ pub async fn consume(
             Some(Ok(connection)) => {
                 link.set(true);
                 info!(queues = consumers.len(), "consuming");
+                let began = Instant::now();
                 let ended = session(&connection, &consumers, &stop).await;
                 link.set(false);
                 close(&connection).await;
+                if began.elapsed() > STALL_PAUSE_MAX {
+                    stalls = 0;
+                }
                 ended
             }
         };
-        if let Err(broken) = ended {
-            warn!(error = &broken as &dyn std::error::Error, "not consuming");
-            let _ = stop.run_until_cancelled(tokio::time::sleep(pause())).await;
-        }
+        let pause = match ended {
+            Ok(()) => {
+                // Each stall returns messages and counts against their delivery limit, so a fault that
+                // the gate does not see must not use that up.
+                stalls = stalls.saturating_add(1);
+                STALL_PAUSE.saturating_mul(1 << stalls.min(9)).min(STALL_PAUSE_MAX)
+            }
+            Err(broken) => {
+                warn!(error = &broken as &dyn std::error::Error, "not consuming");
+                pause()
+            }
+        };
+        let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
     }
 }
 

@@ -28,6 +28,8 @@ WITH d AS (
     -- A message that went round too often leaves its row behind as it was: that row ends here.
     UPDATE deliveries SET state = 'dead', dead_reason = $6, held_reason = NULL, due_at = NULL, updated_at = $5
     WHERE id = $2 AND generation = $3 AND attempt = $4 - 1 AND state = 'queued' AND $6 <> ''
+      -- Only while the message's lease stands: an old double says nothing of a live delivery.
+      AND due_at = $10
     RETURNING id, event_id, subscription_id, tenant_id, dead_reason
 ),
 dead AS (
@@ -45,28 +47,43 @@ SELECT $1, $7, coalesce(dead.dead_reason, 'exhausted'), dead.id, dead.subscripti
 FROM dead LIMIT 1
 ON CONFLICT (fingerprint) DO NOTHING";
 
-/// The dead letter of a delivery, whose row tells why it died. `fallback` is the reason where the row
-/// did not die by itself; `None` leaves such a row alone. Told twice, it is written once.
-pub async fn of_delivery(
-    db: &impl GenericClient,
-    id: DeadLetterId,
-    delivery: DeliveryId,
-    generation: u32,
-    attempt: u32,
-    fallback: Option<DeadReason>,
-    now: Timestamp,
-) -> Result<bool> {
-    let generation = i32::try_from(generation).unwrap_or(i32::MAX);
-    let attempt = i32::try_from(attempt).unwrap_or(i32::MAX);
-    let fingerprint = Uuid::from_u128(delivery.as_uuid().as_u128() ^ u128::from(generation.unsigned_abs()));
-    let first = posthorn_core::id::floor(delivery.time());
+/// What is known of a delivery that no longer moves.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    pub delivery: DeliveryId,
+    pub generation: u32,
+    /// The attempt that its message was for, and the lease under which that was published.
+    pub attempt: u32,
+    pub lease_until: Timestamp,
+    /// The reason where the row did not die by itself; `None` leaves such a row alone.
+    pub fallback: Option<DeadReason>,
+}
+
+/// The dead letter of a delivery, whose row tells why it died. Told twice, it is written once.
+pub async fn of_delivery(db: &impl GenericClient, id: DeadLetterId, death: &Death, now: Timestamp) -> Result<bool> {
+    let generation = i32::try_from(death.generation).unwrap_or(i32::MAX);
+    let attempt = i32::try_from(death.attempt).unwrap_or(i32::MAX);
+    let delivery = death.delivery.as_uuid();
+    let fingerprint = Uuid::from_u128(delivery.as_u128() ^ u128::from(generation.unsigned_abs()));
+    let first = posthorn_core::id::floor(death.delivery.time());
     let last = Uuid::from_u128(first.as_u128() | (u128::MAX >> 48));
+    let fallback = death.fallback.map_or("", DeadReason::as_str);
     let statement = db.prepare_cached(OF_DELIVERY).await?;
-    let fallback = fallback.map_or("", DeadReason::as_str);
     let written = db
         .execute(
             &statement,
-            &[id.as_uuid(), delivery.as_uuid(), &generation, &attempt, &now, &fallback, &fingerprint, &first, &last],
+            &[
+                id.as_uuid(),
+                delivery,
+                &generation,
+                &attempt,
+                &now,
+                &fallback,
+                &fingerprint,
+                &first,
+                &last,
+                &death.lease_until,
+            ],
         )
         .await?;
     Ok(written > 0)

@@ -74,9 +74,15 @@ impl Store {
         Ok(())
     }
 
-    /// Waits until statements go through, however long that takes.
+    /// Whether the record can be written right now: a standby or a full disk may still answer reads.
+    pub async fn ping_write(&self) -> Result<()> {
+        self.client().await?.simple_query("UPDATE outbox SET due_at = due_at WHERE false").await?;
+        Ok(())
+    }
+
+    /// Waits until writes go through, however long that takes.
     pub async fn recovered(&self) {
-        while self.ping().await.is_err() {
+        while self.ping_write().await.is_err() {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -93,6 +99,9 @@ impl Store {
 }
 
 fn connection_config(settings: &Settings) -> Result<tokio_postgres::Config> {
+    if settings.url.expose_secret().is_empty() {
+        return Err(Error::Url { detail: "it is not set".to_owned() });
+    }
     let mut config: tokio_postgres::Config =
         settings.url.expose_secret().parse().map_err(|error: tokio_postgres::Error| Error::Url {
             // The driver's message names the part at fault and never the value.

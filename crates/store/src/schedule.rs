@@ -4,6 +4,8 @@
 //! earliest due time among a subscription's held deliveries, or earlier. So a hundred thousand rows
 //! of one endpoint are one row to look at, and never hide another's.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use posthorn_core::delivery::Trigger;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
@@ -117,11 +119,18 @@ pub async fn release(db: &Transaction<'_>, allowances: &[Allowance], now: Timest
     let rows = db.query(&statement, &[&ids, &limits, &leases, &now]).await?;
     let released = rows.iter().map(release_of).collect::<Result<Vec<_>>>()?;
 
-    let tokens: Vec<f64> = allowances.iter().map(|a| a.bucket.tokens).collect();
+    let mut counts: HashMap<SubscriptionId, i64> = HashMap::new();
+    for release in &released {
+        *counts.entry(release.subscription_id).or_default() += 1;
+    }
+    // What was allowed and not needed goes back into the bucket.
+    let unused = |a: &Allowance| a.limit - counts.get(&a.subscription_id).copied().unwrap_or_default();
+    let tokens: Vec<f64> = allowances.iter().map(|a| a.bucket.tokens + unused(a) as f64).collect();
     let tokens_at: Vec<Option<Timestamp>> = allowances.iter().map(|a| a.bucket.at).collect();
     let sleep: Vec<bool> = allowances.iter().map(|a| a.sleep).collect();
     let statement = db.prepare_cached(SETTLE).await?;
-    let not_before: Vec<Timestamp> = allowances.iter().map(|a| a.not_before).collect();
+    let not_before: Vec<Timestamp> =
+        allowances.iter().map(|a| if unused(a) > 0 { now } else { a.not_before }).collect();
     db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep, &not_before]).await?;
     Ok(released)
 }
@@ -146,16 +155,22 @@ pub async fn renew_lost(
     rows.iter().map(release_of).collect()
 }
 
-/// Cancels what waits for deleted subscriptions. Returns how many there were.
-pub async fn cancel(db: &impl GenericClient, subscriptions: &[SubscriptionId], now: Timestamp) -> Result<u64> {
+/// Cancels up to `limit` deliveries that wait for deleted subscriptions. Returns how many there were.
+pub async fn cancel(
+    db: &impl GenericClient,
+    subscriptions: &[SubscriptionId],
+    limit: i64,
+    now: Timestamp,
+) -> Result<u64> {
     let ids: Vec<Uuid> = subscriptions.iter().map(|id| *id.as_uuid()).collect();
     let statement = db
         .prepare_cached(
             "UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $2
-             WHERE subscription_id = ANY ($1) AND state = 'held'",
+             WHERE id IN (SELECT id FROM deliveries WHERE subscription_id = ANY ($1) AND state = 'held' LIMIT $3)
+               AND state = 'held'",
         )
         .await?;
-    Ok(db.execute(&statement, &[&ids, &now]).await?)
+    Ok(db.execute(&statement, &[&ids, &now, &limit]).await?)
 }
 
 fn release_of(row: &Row) -> Result<Release> {

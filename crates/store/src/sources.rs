@@ -208,7 +208,7 @@ pub async fn secret_infos(db: &impl GenericClient, sources: &[SourceId]) -> Resu
         .collect())
 }
 
-/// The secrets of `sources`, opened, in the order of each source's configuration.
+/// The secrets of `sources`, opened as far as they can be, in the order of each source's configuration.
 pub async fn secrets(
     db: &impl GenericClient,
     sealer: &Sealer,
@@ -222,17 +222,18 @@ pub async fn secrets(
         )
         .await?;
     let rows = db.query(&statement, &[&ids]).await?;
-    rows.iter()
-        .map(|row| {
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
             let id: Uuid = row.get("id");
             let secret = Secret {
                 id: SecretId::from_uuid(id),
-                secret: sealer.open_text(&id, row.get("sealed"))?,
+                secret: sealer.open_logged(&id, row.get("sealed"))?,
                 expires_at: row.get("expires_at"),
             };
-            Ok((SourceId::from_uuid(row.get("source_id")), secret))
+            Some((SourceId::from_uuid(row.get("source_id")), secret))
         })
-        .collect()
+        .collect())
 }
 
 /// The first 12 hex digits of a secret's SHA-256: enough to tell two apart, useless to guess from.

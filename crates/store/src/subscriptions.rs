@@ -215,7 +215,7 @@ pub async fn add_secret(
     Ok(())
 }
 
-/// The secrets that sign for one subscription, or for all: newest first.
+/// The secrets that sign for one subscription, or for all: newest first, as far as they can be opened.
 pub async fn secrets(
     db: &impl GenericClient,
     sealer: &Sealer,
@@ -229,12 +229,14 @@ pub async fn secrets(
         )
         .await?;
     let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
-    rows.iter()
-        .map(|row| {
+    Ok(rows
+        .iter()
+        .filter_map(|row| {
             let id: Uuid = row.get("id");
-            Ok((SubscriptionId::from_uuid(row.get("subscription_id")), sealer.open_text(&id, row.get("sealed"))?))
+            let secret = sealer.open_logged(&id, row.get("sealed"))?;
+            Some((SubscriptionId::from_uuid(row.get("subscription_id")), secret))
         })
-        .collect()
+        .collect())
 }
 
 fn with_counts(row: &Row) -> Result<(Subscription, Counts)> {

@@ -18,7 +18,7 @@ use posthorn_store::deliveries::{self, Claim, Made, Report, Word};
 use posthorn_store::events::{self, Content};
 use posthorn_store::snapshot::Entry as Subscriber;
 use prost::Message as _;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, error, info_span, warn};
 
 use crate::Worker;
 use crate::lanes::Entry;
@@ -26,6 +26,9 @@ use crate::sender::{Answered, Shipment};
 
 /// What a lease outlasts an attempt by: enough to record it.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long a delivery waits for a secret that can be opened.
+const NO_SECRET_PAUSE: Duration = Duration::from_secs(60);
 
 /// A message, read.
 #[derive(Debug)]
@@ -73,6 +76,13 @@ impl Worker {
         };
         if subscriber.state != State::Active {
             return self.report(&order, Word::PutBack(HeldReason::Paused, Timestamp::now())).await;
+        }
+        if subscriber.secrets.is_empty() {
+            // Fail closed: nothing goes out unsigned. Which secret does not open is told where it is read.
+            error!("nothing can be sent: the subscription has no secret that opens");
+            return self
+                .report(&order, Word::PutBack(HeldReason::Slow, later(Timestamp::now(), NO_SECRET_PAUSE)))
+                .await;
         }
         let patience = Duration::from_millis(self.settings.delivery.patience_ms);
         let _permit = match self.lanes.enter(order.subscription_id, subscriber.max_in_flight, patience).await {

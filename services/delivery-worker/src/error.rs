@@ -6,8 +6,8 @@ pub enum RunError {
     SealingKeys(#[from] posthorn_store::seal::Error),
     #[error("DELIVERY_WORKER_DATABASE__URL (or POSTHORN_DATABASE_URL)")]
     Database(#[source] posthorn_store::Error),
-    #[error("DELIVERY_WORKER_BROKER__URL (or POSTHORN_BROKER_URL) is not set")]
-    NoBroker,
+    #[error("DELIVERY_WORKER_BROKER__URL (or POSTHORN_BROKER_URL): {0}")]
+    Broker(String),
     #[error(transparent)]
     Bind(#[from] posthorn_process::http::BindError),
     #[error("the HTTP client cannot be built")]

@@ -28,7 +28,6 @@ use posthorn_store::Store;
 use posthorn_store::events::Content;
 use posthorn_store::seal::Sealer;
 use posthorn_store::snapshot::Subscriptions;
-use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,9 +62,7 @@ pub struct Bound {
 pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let sealer = Sealer::parse(&settings.sealing_keys)?;
     let store = Store::new(&settings.database, sealer).map_err(RunError::Database)?;
-    if settings.broker.url.expose_secret().is_empty() {
-        return Err(RunError::NoBroker);
-    }
+    settings.broker.check().map_err(RunError::Broker)?;
     let sender = sender::Sender::new(&settings.delivery, Egress::from(&settings.endpoints))?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
     Ok(Bound { settings, store, sender, admin })

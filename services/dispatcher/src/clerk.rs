@@ -7,7 +7,9 @@ use posthorn_bus::{Disposition, Message};
 use posthorn_core::delivery::DeadReason;
 use posthorn_core::id::{DeadLetterId, DeliveryId};
 use posthorn_core::message;
-use posthorn_store::{Result, Store, dead_letters};
+use posthorn_core::time::from_micros;
+use posthorn_store::dead_letters::{self, Death};
+use posthorn_store::{Result, Store};
 use prost::Message as _;
 use ring::digest::{SHA256, digest};
 use tracing::{info, warn};
@@ -29,12 +31,11 @@ async fn file(store: &Store, message: &Message) -> Result<()> {
     let id = DeadLetterId::new(now, rand::random());
     let client = store.client().await?;
     let over_limit = message.death.as_deref() == Some("delivery_limit");
-    if let Some((delivery, generation, attempt)) = delivery(&message.body) {
-        // Rejected by a worker, the row says why; returned too often, it does not know yet.
-        let fallback = over_limit.then_some(DeadReason::DeliveryLimit);
-        let told = dead_letters::of_delivery(&client, id, delivery, generation, attempt, fallback, now).await?;
-        if told {
-            info!(delivery.id = %delivery, "delivery {delivery} is a dead letter");
+    // Rejected by a worker, the row says why; returned too often, it does not know yet.
+    let fallback = over_limit.then_some(DeadReason::DeliveryLimit);
+    if let Some(death) = death(&message.body, fallback) {
+        if dead_letters::of_delivery(&client, id, &death, now).await? {
+            info!(delivery.id = %death.delivery, "delivery {} is a dead letter", death.delivery);
         }
         return Ok(());
     }
@@ -47,13 +48,19 @@ async fn file(store: &Store, message: &Message) -> Result<()> {
     dead_letters::of_message(&client, id, fingerprint(&message.body), reason, &error, &message.body, now).await
 }
 
-/// Which delivery, generation and attempt the message names, if it is one.
-fn delivery(body: &[u8]) -> Option<(DeliveryId, u32, u32)> {
+/// The delivery that the message names, if it is one.
+fn death(body: &[u8], fallback: Option<DeadReason>) -> Option<Death> {
     let wire = message::Delivery::decode(body).ok()?;
     let id = message::uuid("delivery_id", &wire.delivery_id).ok()?;
     // An event message decodes as well; only a delivery has a subscription and a trigger.
     let is_delivery = wire.subscription_id.len() == 16 && !wire.trigger.is_empty();
-    is_delivery.then(|| (DeliveryId::from_uuid(id), wire.generation, wire.attempt))
+    is_delivery.then(|| Death {
+        delivery: DeliveryId::from_uuid(id),
+        generation: wire.generation,
+        attempt: wire.attempt,
+        lease_until: from_micros(wire.lease_until_us),
+        fallback,
+    })
 }
 
 fn fingerprint(body: &[u8]) -> Uuid {

@@ -112,8 +112,8 @@ pub enum RunError {
     SealingKeys(#[from] posthorn_store::seal::Error),
     #[error("DISPATCHER_DATABASE__URL (or POSTHORN_DATABASE_URL)")]
     Database(#[source] posthorn_store::Error),
-    #[error("DISPATCHER_BROKER__URL (or POSTHORN_BROKER_URL) is not set")]
-    NoBroker,
+    #[error("DISPATCHER_BROKER__URL (or POSTHORN_BROKER_URL): {0}")]
+    Broker(String),
     #[error("DISPATCHER_OPERATOR_TOKEN (or POSTHORN_OPERATOR_TOKEN) has to have at least 20 characters")]
     WeakToken,
     #[error("DISPATCHER_JANITOR__KEEP_DEDUP_DAYS is less than 4: providers repeat for up to 3 days")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::id::DeadLetterId;
+use posthorn_store::dead_letters::Death;
 use posthorn_store::{Result, Store, dead_letters, idempotency, partitions, rejected_requests, tenants};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -59,7 +60,8 @@ async fn tell_untold(store: &Store, now: Timestamp) -> Result<()> {
         dead_letters::untold(&client, since, earlier(now, CLERK_HEAD_START), 500).await?
     {
         let id = DeadLetterId::new(now, rand::random());
-        dead_letters::of_delivery(&client, id, delivery, generation, attempt, None, now).await?;
+        let death = Death { delivery, generation, attempt, lease_until: now, fallback: None };
+        dead_letters::of_delivery(&client, id, &death, now).await?;
     }
     Ok(())
 }

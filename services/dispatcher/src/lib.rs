@@ -55,9 +55,7 @@ pub struct Bound {
 pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let sealer = Sealer::parse(&settings.sealing_keys)?;
     let store = Store::new(&settings.database, sealer).map_err(RunError::Database)?;
-    if settings.broker.url.expose_secret().is_empty() {
-        return Err(RunError::NoBroker);
-    }
+    settings.broker.check().map_err(RunError::Broker)?;
     if settings.operator_token.expose_secret().len() < 20 {
         return Err(RunError::WeakToken);
     }

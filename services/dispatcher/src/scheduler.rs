@@ -22,6 +22,9 @@ use crate::settings::Scheduler as Settings;
 /// Longest timeout of a subscription, for rows whose subscription is not at hand.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
+/// Deliveries of deleted subscriptions cancelled in one round.
+const CANCEL_BATCH: i64 = 1000;
+
 pub struct Scheduler {
     pub settings: Settings,
     pub queue_lease: Duration,
@@ -70,14 +73,21 @@ impl Scheduler {
             return Ok(false);
         }
         let deleted: Vec<_> = due.iter().filter(|due| due.state.is_none()).map(|due| due.subscription_id).collect();
+        let mut more_to_cancel = false;
         if !deleted.is_empty() {
-            let cancelled = schedule::cancel(&transaction, &deleted, now).await?;
+            let cancelled = schedule::cancel(&transaction, &deleted, CANCEL_BATCH, now).await?;
+            more_to_cancel = cancelled >= CANCEL_BATCH.unsigned_abs();
             info!(cancelled, "cancelled what waited for deleted subscriptions");
         }
-        let allowances: Vec<Allowance> = due.iter().map(|due| self.allowance(due, now)).collect();
+        let mut allowances: Vec<Allowance> = due.iter().map(|due| self.allowance(due, now)).collect();
+        if more_to_cancel {
+            let stay = allowances.iter_mut().filter(|allowance| deleted.contains(&allowance.subscription_id));
+            stay.for_each(|allowance| allowance.sleep = false);
+        }
         let released = schedule::release(&transaction, &allowances, now).await?;
         transaction.commit().await?;
-        let more = due.len() as i64 == self.settings.subscriptions
+        let more = more_to_cancel
+            || due.len() as i64 == self.settings.subscriptions
             || released.len() >= usize::try_from(self.settings.per_subscription).unwrap_or(usize::MAX);
         metrics::counter!("posthorn_scheduler_released_total").increment(released.len() as u64);
         self.publish(released).await;

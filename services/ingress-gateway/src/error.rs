@@ -112,8 +112,8 @@ pub enum RunError {
     SealingKeys(#[from] posthorn_store::seal::Error),
     #[error("INGRESS_GATEWAY_DATABASE__URL (or POSTHORN_DATABASE_URL)")]
     Database(#[source] posthorn_store::Error),
-    #[error("INGRESS_GATEWAY_BROKER__URL (or POSTHORN_BROKER_URL) is not set")]
-    NoBroker,
+    #[error("INGRESS_GATEWAY_BROKER__URL (or POSTHORN_BROKER_URL): {0}")]
+    Broker(String),
     #[error(transparent)]
     Bind(#[from] posthorn_process::http::BindError),
     #[error("TLS cannot be set up")]

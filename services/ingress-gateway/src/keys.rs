@@ -101,7 +101,9 @@ impl Keys {
     async fn fetch(&self, url: &str) -> Result<String, FetchError> {
         let fetched = self.fetch_bounded(url).await;
         if let Err(error) = &fetched {
-            warn!(error = error as &dyn std::error::Error, "{url} cannot be fetched");
+            // A confirmation's query is a token.
+            let shown = url.split('?').next().unwrap_or_default();
+            warn!(error = error as &dyn std::error::Error, "{shown} cannot be fetched");
         }
         fetched
     }

@@ -28,7 +28,6 @@ use posthorn_store::events::{self, Accepted, NewEvent};
 use posthorn_store::rejected_requests::{self, Rejected};
 use posthorn_store::seal::Sealer;
 use posthorn_store::{Store, partitions};
-use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,9 +80,7 @@ pub struct Bound {
 pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let sealer = Sealer::parse(&settings.sealing_keys)?;
     let store = Store::new(&settings.database, sealer).map_err(RunError::Database)?;
-    if settings.broker.url.expose_secret().is_empty() {
-        return Err(RunError::NoBroker);
-    }
+    settings.broker.check().map_err(RunError::Broker)?;
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
     let keys = keys::Keys::new(&settings.keys)?;

@@ -126,6 +126,9 @@ async fn publish_left_over(
 ) {
     let pause = Duration::from_millis(settings.poll_ms);
     while !stop.is_cancelled() {
+        if let Err(error) = measure(&store).await {
+            warn!(error = &error as &dyn std::error::Error, "the outbox cannot be measured");
+        }
         // Without a connection, taking rows would only put them off.
         let taken = if publisher.link().is_up() { take(&settings, &store).await } else { Ok(Vec::new()) };
         match taken {
@@ -142,11 +145,16 @@ async fn publish_left_over(
     }
 }
 
-async fn take(settings: &Settings, store: &Store) -> posthorn_store::Result<Vec<Relayable>> {
-    let client = store.client().await?;
-    let (backlog, oldest) = events::outbox_backlog(&client).await?;
+/// Also without the broker: that is when it matters.
+async fn measure(store: &Store) -> posthorn_store::Result<()> {
+    let (backlog, oldest) = events::outbox_backlog(&store.client().await?).await?;
     metrics::gauge!("posthorn_outbox_rows").set(backlog as f64);
     metrics::gauge!("posthorn_outbox_oldest_age_seconds").set(oldest);
+    Ok(())
+}
+
+async fn take(settings: &Settings, store: &Store) -> posthorn_store::Result<Vec<Relayable>> {
+    let client = store.client().await?;
     let inline = i32::try_from(settings.inline_bytes).unwrap_or(i32::MAX);
     events::take_due(&client, settings.batch, f64::from(settings.lease_seconds), inline).await
 }

@@ -36,7 +36,14 @@ pub struct Door {
     pub allowed: Vec<IpNet>,
     pub max_body_bytes: Option<usize>,
     pub response: Option<Response>,
-    rate: Option<Mutex<(f64, Bucket)>>,
+    rate: Option<Arc<Rate>>,
+}
+
+/// A source's rate limit, which outlives the snapshot that it stands in.
+#[derive(Debug)]
+struct Rate {
+    per_second: f64,
+    bucket: Mutex<Bucket>,
 }
 
 /// What a source answers instead of the usual.
@@ -60,9 +67,9 @@ impl Door {
     /// Whether the source's rate leaves room for one more request now.
     pub fn admits(&self, now: Timestamp) -> bool {
         let Some(rate) = &self.rate else { return true };
-        let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, bucket) = pace::take(&rate.1, rate.0, 1, now);
-        rate.1 = bucket;
+        let mut bucket = rate.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let (taken, left) = pace::take(&bucket, rate.per_second, 1, now);
+        *bucket = left;
         taken == 1
     }
 }
@@ -72,6 +79,7 @@ impl Door {
 pub struct Sources(Arc<RwLock<Option<Doors>>>);
 
 type Doors = HashMap<String, Arc<Door>>;
+type Rates = HashMap<SourceId, Arc<Rate>>;
 
 /// What is known of an address.
 #[derive(Clone, Debug)]
@@ -88,6 +96,13 @@ impl Sources {
             None => Found::NotLoaded,
             Some(doors) => doors.get(address).cloned().map_or(Found::Nothing, Found::Door),
         }
+    }
+
+    /// The rate limits of now, so that a new snapshot does not fill their buckets.
+    fn rates(&self) -> Rates {
+        let doors = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let doors = doors.iter().flat_map(HashMap::values);
+        doors.filter_map(|door| Some((door.id, Arc::clone(door.rate.as_ref()?)))).collect()
     }
 
     fn replace(&self, doors: Doors) {
@@ -136,11 +151,12 @@ async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> 
     for (id, secret) in sources::secrets(&client, store.sealer(), &ids).await? {
         secrets.entry(id).or_default().push(secret);
     }
+    let rates = known.rates();
     let doors = all
         .into_iter()
         .map(|source| {
             let secrets = secrets.remove(&source.id).unwrap_or_default();
-            (source.address().to_owned(), Arc::new(door(source, secrets)))
+            (source.address().to_owned(), Arc::new(door(source, secrets, &rates)))
         })
         .collect::<Doors>();
     known.replace(doors);
@@ -151,16 +167,17 @@ async fn load_one(store: &Store, known: &Sources, id: SourceId) -> posthorn_stor
     let client = store.client().await?;
     let found = sources::find(&client, None, id).await?;
     let secrets = sources::secrets(&client, store.sealer(), &[id]).await?;
+    let rates = known.rates();
     let door = found.map(|source| {
         let secrets = secrets.into_iter().map(|(_, secret)| secret).collect();
-        (source.address().to_owned(), Arc::new(door(source, secrets)))
+        (source.address().to_owned(), Arc::new(door(source, secrets, &rates)))
     });
     info!(source.id = %id, gone = door.is_none(), "a source changed");
     known.replace_one(id, door);
     Ok(())
 }
 
-fn door(source: sources::Source, secrets: Vec<sources::Secret>) -> Door {
+fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -> Door {
     let ids = secrets.iter().map(|secret| secret.id).collect();
     let texts = secrets.into_iter().map(|secret| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, texts).map_err(|fault| {
@@ -168,6 +185,11 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>) -> Door {
         fault.to_string()
     });
     let per_second = source.rate_limit.as_ref().and_then(|limit| limit.get("per_second")?.as_f64());
+    let known = rates.get(&source.id).cloned();
+    let rate = per_second.map(|per_second| {
+        let fresh = || Arc::new(Rate { per_second, bucket: Mutex::new(Bucket { tokens: 0.0, at: None }) });
+        known.filter(|known| known.per_second == per_second).unwrap_or_else(fresh)
+    });
     Door {
         id: source.id,
         tenant_id: source.tenant_id,
@@ -180,7 +202,7 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>) -> Door {
         allowed: source.allowed_ips.iter().filter_map(|net| parse_net(net)).collect(),
         max_body_bytes: source.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
         response: source.response.and_then(|response| serde_json::from_value(response).ok()),
-        rate: per_second.map(|rate| Mutex::new((rate, Bucket { tokens: 0.0, at: None }))),
+        rate,
     }
 }
 

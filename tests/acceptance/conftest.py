@@ -18,7 +18,7 @@ MEASURED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def world() -> Iterator[World]:
     offset = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET))
     world = World(STATE / "acceptance", offset)
     try:
@@ -27,8 +27,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         world.up()
         yield world
     finally:
-        if request.session.testsfailed:
-            world.keep_logs(STATE / "acceptance-logs")
+        world.keep_logs(STATE / "acceptance-logs")
         world.down()
 
 

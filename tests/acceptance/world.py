@@ -114,8 +114,10 @@ class World:
         return [_message(line) for line in lines]
 
     def keep_logs(self, where: Path) -> None:
+        """Copies them to where they outlive the world, if there are any."""
         shutil.rmtree(where, ignore_errors=True)
-        shutil.copytree(self.directory / "log", where)
+        if self.log("").parent.is_dir():
+            shutil.copytree(self.log("").parent, where)
 
     # --- the command line ---
 
@@ -143,11 +145,12 @@ class World:
 
     def publish(self, exchange: str, routing_key: str, body: bytes) -> None:
         """Puts a message before the services that nobody of theirs wrote."""
-        url = urlsplit(self.environment["POSTHORN_BROKER_URL"])
-        address = f"http://127.0.0.1:{self._port('POSTHORN_BROKER_MANAGEMENT_PORT')}"
+        environment = self.environment
+        management = environment["POSTHORN_BROKER_MANAGEMENT_URL"]
+        vhost = quote(urlsplit(environment["POSTHORN_BROKER_URL"]).path.lstrip("/"), safe="")
         response = httpx.post(
-            f"{address}/api/exchanges/{quote(url.path.lstrip('/'), safe='')}/{exchange}/publish",
-            auth=(url.username or "", url.password or ""),
+            # The credentials stand in the URL, and httpx takes them from there.
+            f"{management}/api/exchanges/{vhost}/{exchange}/publish",
             json={
                 "properties": {"delivery_mode": 2},
                 "routing_key": routing_key,

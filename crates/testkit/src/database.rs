@@ -33,6 +33,11 @@ impl Database {
         Self { url, store }
     }
 
+    /// The same schema for connections that the database lets read only, as a standby or a full disk does.
+    pub fn read_only(&self) -> Store {
+        Self::store(&format!("{}%20-cdefault_transaction_read_only%3Don", self.url))
+    }
+
     fn store(url: &str) -> Store {
         let settings = Settings {
             url: SecretString::from(url),

@@ -335,6 +335,40 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
 }
 
 #[tokio::test]
+async fn a_database_that_refuses_writes_is_not_well() {
+    let database = Database::create().await;
+    let read_only = database.read_only();
+
+    assert!(read_only.ping().await.is_ok());
+    assert!(read_only.ping_write().await.is_err());
+    assert!(database.store.ping_write().await.is_ok());
+}
+
+#[tokio::test]
+async fn what_a_rate_allowed_and_nobody_needed_goes_back() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let (tenant, limited) = subscribed(&client).await;
+    let one = delivery(tenant, limited, Some(HeldReason::Rate), whole_micros(now()));
+    deliveries::insert(&client, &[one], now()).await.unwrap();
+    let allowance = Allowance {
+        subscription_id: limited,
+        limit: 5,
+        lease_until: whole_micros(later(now(), secs(60))),
+        bucket: Bucket { tokens: 0.0, at: Some(now()) },
+        not_before: whole_micros(later(now(), secs(1))),
+        sleep: false,
+    };
+
+    let transaction = client.transaction().await.unwrap();
+    schedule::release(&transaction, &[allowance], now()).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    let left: f64 = client.query_one("SELECT tokens FROM subscription_runtime", &[]).await.unwrap().get(0);
+    assert_eq!(left, 4.0);
+}
+
+#[tokio::test]
 async fn a_deleted_tenant_is_erased_to_the_last_row() {
     let database = Database::create().await;
     let mut client = database.store.client().await.unwrap();

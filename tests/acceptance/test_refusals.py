@@ -122,13 +122,12 @@ def test_while_secrets_change_both_sign(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("config", [{}, {"secrets": []}], ids=str)
-def test_a_source_can_be_made_before_its_secret_is_known_and_takes_nothing(
-    stage: Stage, config: dict[str, Any]
-) -> None:
-    stripe = stage.stripe(to_tenant(stage.tenant()), config=config)
-    stage.wait_until_in_force()
+def test_a_source_that_could_verify_nothing_is_refused(stage: Stage, config: dict[str, Any]) -> None:
+    body = {"provider": "stripe", "routing": to_tenant(stage.tenant()), "config": config}
 
-    assert stripe.post_event(stripe_event()).status_code == 401
+    problem = stage.operator.refused(422, "validation-failed", "POST", "/v1/sources", json=body)
+
+    assert problem["errors"][0]["pointer"] == "/config/secrets"
 
 
 def test_an_address_without_a_source_is_unknown(stage: Stage) -> None:

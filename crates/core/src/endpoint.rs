@@ -25,6 +25,8 @@ pub enum Error {
     TooLong,
     #[error("not an absolute URL")]
     NotAbsolute,
+    #[error("a URL is written as it is sent: `scheme://host`, printable ASCII, no spaces or backslashes")]
+    NotPlain,
     #[error("the scheme is `https`")]
     NotHttps,
     #[error("user name and password do not belong in an endpoint URL; use `headers`")]
@@ -50,6 +52,9 @@ impl EndpointUrl {
             return Err(Error::TooLong);
         }
         let url = Url::parse(text).map_err(|_| Error::NotAbsolute)?;
+        if !is_plain(text) {
+            return Err(Error::NotPlain);
+        }
         if !matches!(url.scheme(), "https" | "http") {
             return Err(Error::NotHttps);
         }
@@ -93,6 +98,13 @@ impl EndpointUrl {
     }
 }
 
+/// Whether a URL is written as it is sent. Parsers forgive more (spaces around it, line breaks inside,
+/// backslashes, missing slashes), and what two parsers forgive differently is a way around a guard.
+fn is_plain(text: &str) -> bool {
+    let authority = text.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') && authority.is_some_and(|host| !host.is_empty())
+}
+
 impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -108,6 +120,13 @@ mod tests {
         let strict = Egress::default();
         let refused = [
             ("hooks", Error::NotAbsolute),
+            ("https:///example.com/", Error::NotPlain),
+            ("https:example.com/", Error::NotPlain),
+            ("https:\\\\example.com\\hooks", Error::NotPlain),
+            (" https://example.com/", Error::NotPlain),
+            ("https://example.com/\0", Error::NotPlain),
+            ("https://example.com/ho\noks", Error::NotPlain),
+            ("https://ex\u{e4}mple.com/", Error::NotPlain),
             ("ftp://example.com/", Error::NotHttps),
             ("http://example.com/", Error::NotHttps),
             ("https://user:pw@example.com/", Error::UserInfo),

@@ -9,6 +9,7 @@ use posthorn_store::events::{self, Event, Filter};
 use serde::Serialize;
 
 use super::params::{Params, path_id};
+use super::subscriptions::is_source_name;
 use super::{Api, Caller, List};
 use crate::error::{ApiError, ApiResult};
 
@@ -52,11 +53,15 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let known = ["tenant_id", "event_type", "source", "from", "to", "limit", "cursor"];
     let params = Params::of(&request, &known)?;
     let page = params.page()?;
+    let source = params.text("source").map(str::to_owned);
+    if source.as_deref().is_some_and(|source| !is_source_name(source)) {
+        return Err(ApiError::field("source", "a source's slug or id"));
+    }
     let client = api.store.client().await?;
     let filter = Filter {
         span: params.span()?,
         event_types: params.event_types()?,
-        source: params.text("source").map(str::to_owned),
+        source,
         tenant_id: caller.scope(&client, params.tenant()?).await?,
     };
     let rows = events::list(&client, &filter, page).await?;

@@ -318,9 +318,7 @@ fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     }
     checks.require(subscription.sources.len() <= 100, "/sources", "at most 100 sources");
     for (index, source) in subscription.sources.iter().enumerate() {
-        let holds = (1..=64).contains(&source.len())
-            && source.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        checks.require(holds, &format!("/sources/{index}"), "a source's slug or id");
+        checks.require(is_source_name(source), &format!("/sources/{index}"), "a source's slug or id");
     }
     if let Err(error) = subscription.retry_policy.check() {
         checks.fail(format!("/retry_policy{}", error.pointer), error.detail);
@@ -331,6 +329,11 @@ fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     headers(&mut checks, &subscription.headers);
     signatures(&mut checks, &subscription.signatures);
     checks.finish()
+}
+
+/// What a slug or an id is written with.
+pub fn is_source_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn url_detail(error: &endpoint::Error) -> String {

@@ -165,7 +165,11 @@ class World:
     # --- processes ---
 
     def pid(self, name: str) -> int:
-        return int((self.directory / f"{name}.pid").read_text())
+        """The process that `up` started, by the mark that each of its processes carries: pids are reused."""
+        pid = int((self.directory / f"{name}.pid").read_text())
+        mark = f"POSTHORN_LOCAL_DIR={self.directory}".encode()
+        assert mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"), f"{name} (pid {pid}) is not ours"
+        return pid
 
     def service_pids(self) -> dict[str, int]:
         return {name: self.pid(name) for name in SERVICES}
@@ -200,7 +204,7 @@ class World:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        assert done.returncode == 0, f"{shlex.join(command)} failed:\n{done.stdout}"
+        assert done.returncode == 0, f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
 

@@ -4,6 +4,7 @@
 //! gets an event, when to try again, which address may be reached. There is no clock, socket,
 //! database, runtime or randomness: time and chance are arguments.
 
+pub mod address;
 pub mod dedup;
 pub mod delivery;
 pub mod egress;
@@ -20,6 +21,7 @@ pub mod redact;
 pub mod request;
 pub mod retry;
 pub mod routing;
+pub mod schema;
 pub mod signature;
 pub mod signing;
 pub mod subscription;

@@ -26,6 +26,11 @@ pub fn later(from: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait).ok().and_then(|wait| from.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// `by` before `at`; the beginning of time where that lies beyond it.
+pub fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::MIN)
+}
+
 /// The microsecond of `at`, the finest that PostgreSQL keeps.
 pub fn to_micros(at: Timestamp) -> i64 {
     at.as_microsecond()

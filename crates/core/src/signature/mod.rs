@@ -13,6 +13,7 @@ mod config;
 mod document;
 mod form;
 mod google_pubsub;
+mod imitation;
 mod jwt;
 mod key_set;
 mod preset;
@@ -39,6 +40,7 @@ use crate::signature::ses::Ses;
 use crate::signature::twilio::Twilio;
 
 pub use config::{ConfigError, MAX_KEYS, split_secrets};
+pub use imitation::{Imitation, ImitationError, Wish, new_secret};
 pub use preset::preset_names;
 pub use refusal::{Refusal, RefusalClass, RefusalKind};
 pub use verdict::{Answer, Material, Need, Occurrence, Verdict};
@@ -102,6 +104,15 @@ impl Verifier {
             occurrences.iter_mut().for_each(|occurrence| rekey(occurrence, request, dedup));
         }
         Ok(verdict)
+    }
+
+    /// Writes the request that the provider would send, signed with the newest secret.
+    pub fn imitate(&self, wish: &Wish<'_>) -> Result<Imitation, ImitationError> {
+        match &self.method {
+            Method::Scheme(scheme) => scheme.imitate(wish),
+            Method::Twilio(twilio) => twilio.imitate(wish),
+            Method::Ses(_) | Method::GooglePubsub(_) => Err(ImitationError::KeyNotHere),
+        }
     }
 
     /// Whether anything is verified at all. False only for a scheme with the algorithm `none`.

@@ -38,17 +38,7 @@ pub fn preset_names() -> Vec<String> {
 /// Makes the scheme of a source ready for use.
 pub(crate) fn scheme(provider: Provider, config: &Value, secrets: &[SecretString]) -> Result<Scheme, ConfigError> {
     let config: SchemeConfig = read("", config)?;
-    let is_generic = provider == Provider::Generic;
-    let spec = match (&config.preset, &config.scheme) {
-        (None, None) if is_generic => Err(ConfigError::at("scheme", "is required, or `preset`")),
-        (None, None) => preset(provider.as_str()),
-        (Some(_), Some(_)) => Err(ConfigError::at("scheme", "comes in place of `preset`, not beside it")),
-        (Some(name), None) if is_generic => preset(name),
-        (None, Some(scheme)) if is_generic => Spec::parse_own(scheme),
-        (Some(_), None) => Err(ConfigError::at("preset", "is for the provider `generic`")),
-        (None, Some(_)) => Err(ConfigError::at("scheme", "is for the provider `generic`")),
-    }?;
-    spec.compile(&Additions {
+    chosen(provider, &config)?.compile(&Additions {
         secrets,
         secrets_field: secrets_field(provider),
         public_keys: &config.public_keys,
@@ -56,8 +46,26 @@ pub(crate) fn scheme(provider: Provider, config: &Value, secrets: &[SecretString
         public_url: config.public_url.as_deref(),
         dedup: config.dedup,
         verify_token: config.verify_token,
-        takes_path_event: is_generic || provider == Provider::Internal,
+        takes_path_event: matches!(provider, Provider::Generic | Provider::Internal),
     })
+}
+
+/// The scheme of a source, before it has keys.
+pub(crate) fn spec(provider: Provider, config: &Value) -> Result<Spec, ConfigError> {
+    chosen(provider, &read("", config)?)
+}
+
+fn chosen(provider: Provider, config: &SchemeConfig) -> Result<Spec, ConfigError> {
+    let is_generic = provider == Provider::Generic;
+    match (&config.preset, &config.scheme) {
+        (None, None) if is_generic => Err(ConfigError::at("scheme", "is required, or `preset`")),
+        (None, None) => preset(provider.as_str()),
+        (Some(_), Some(_)) => Err(ConfigError::at("scheme", "comes in place of `preset`, not beside it")),
+        (Some(name), None) if is_generic => preset(name),
+        (None, Some(scheme)) if is_generic => Spec::parse_own(scheme),
+        (Some(_), None) => Err(ConfigError::at("preset", "is for the provider `generic`")),
+        (None, Some(_)) => Err(ConfigError::at("scheme", "is for the provider `generic`")),
+    }
 }
 
 fn preset(name: &str) -> Result<Spec, ConfigError> {

@@ -20,6 +20,7 @@ use crate::request::RawRequest;
 use crate::signature::config::{ConfigError, MAX_KEYS, read};
 use crate::signature::document::{json, scalar};
 use crate::signature::form::{self, Field};
+use crate::signature::imitation::{self, Imitation, ImitationError, Wish};
 use crate::signature::public_url::PublicUrl;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::clock::moment;
@@ -103,6 +104,23 @@ impl Twilio {
         Ok(Verdict::Events { occurrences: vec![occurrence], matched: Some(matched) })
     }
 
+    /// A callback with a form, as Twilio sends them.
+    pub(crate) fn imitate(&self, wish: &Wish<'_>) -> Result<Imitation, ImitationError> {
+        let fields = match wish.payload {
+            Some(Value::Object(fields)) => imitation::form(fields)?,
+            Some(_) => return Err(ImitationError::NoSuchPayload),
+            None => sample(wish.event_type.unwrap_or("message.status.delivered"), wish.id),
+        };
+        let target = format!("/webhooks/{}", wish.address);
+        let key = self.keys.first().ok_or(ImitationError::KeyNotHere)?;
+        let text = format!("{}{}", self.public_url.for_target(&target), imitation::sorted(&fields));
+        let signature = STANDARD.encode(hmac::sign(key, text.as_bytes()));
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&fields).finish();
+        let headers = [("content-type", "application/x-www-form-urlencoded"), (SIGNATURE, signature.as_str())];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Ok(Imitation { target, headers, body: body.into() })
+    }
+
     /// Twilio signs the URL with or without its port, whichever was registered.
     fn matching_key(&self, target: &str, fields: &[Field], signature: &[u8]) -> Result<usize, Refusal> {
         let sorted: BTreeSet<&Field> = fields.iter().collect();
@@ -120,6 +138,23 @@ impl Twilio {
         let detail = "the signature is not that of this URL and body; compare `public_url` with the URL at Twilio";
         matched.ok_or_else(|| refusal(RefusalKind::SignatureMismatch, detail))
     }
+}
+
+/// The callback that is read as `event_type`: see [`Callback::occurrence`].
+fn sample(event_type: &str, id: &str) -> Vec<(String, String)> {
+    let sid = |prefix: &str| format!("{prefix}{id}");
+    let mut fields = vec![("AccountSid", "AC00000000000000000000000000000000".to_owned())];
+    if event_type == "message.received" {
+        fields.extend([("MessageSid", sid("SM")), ("SmsStatus", "received".to_owned()), ("Body", "Hello".to_owned())]);
+    } else if let Some(status) = event_type.strip_prefix("message.status.") {
+        fields.extend([("MessageSid", sid("SM")), ("MessageStatus", status.to_owned())]);
+    } else if let Some(status) = event_type.strip_prefix("call.status.") {
+        fields.extend([("CallSid", sid("CA")), ("CallStatus", status.to_owned()), ("SequenceNumber", "0".to_owned())]);
+    } else {
+        fields.extend([("EventType", event_type.to_owned()), ("EventSid", sid("EV"))]);
+    }
+    fields.extend([("From", "+15005550006".to_owned()), ("To", "+15005550009".to_owned())]);
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The fields of a form. Nothing in the signature tells a name from its value, so a name without

@@ -4,6 +4,7 @@
 mod changes;
 #[cfg(test)]
 mod garbage;
+mod imitations;
 #[cfg(test)]
 mod sources;
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub(crate) enum TimeFormat {
 #[derive(Clone, Debug)]
 pub(crate) struct TimestampRule {
     pub(crate) place: TimestampPlace,
-    format: TimeFormat,
+    pub(crate) format: TimeFormat,
     pub(crate) past_secs: Option<u64>,
     pub(crate) future_secs: Option<u64>,
 }
@@ -92,6 +92,15 @@ impl TimestampRule {
         }
     }
 
+    /// The text that [`Self::read`] takes for `at`.
+    pub(crate) fn write(&self, at: Timestamp) -> String {
+        match self.format {
+            TimeFormat::UnixS => at.as_second().to_string(),
+            TimeFormat::UnixMs => at.as_millisecond().to_string(),
+            TimeFormat::Iso8601 => at.to_string(),
+        }
+    }
+
     /// Whether a request signed at `at` is fresh `now`. Whole seconds are compared where whole
     /// seconds are sent, as the providers' own libraries do.
     pub(crate) fn check(&self, at: Timestamp, now: Timestamp) -> Result<(), Refusal> {
@@ -118,9 +127,9 @@ impl TimestampRule {
 /// a zone it is UTC.
 pub(crate) fn moment(text: &str) -> Option<Timestamp> {
     // What is above would be the year 5138 in seconds, what is below 1973 in milliseconds.
-    const MILLIS_FROM: i64 = 100_000_000_000;
+    const MILLIS_FROM: u64 = 100_000_000_000;
     if let Ok(number) = text.parse::<i64>() {
-        let is_millis = number.abs() >= MILLIS_FROM;
+        let is_millis = number.unsigned_abs() >= MILLIS_FROM;
         return if is_millis { Timestamp::from_millisecond(number) } else { Timestamp::from_second(number) }.ok();
     }
     if let Some(secs) = text.parse::<f64>().ok().filter(|secs| secs.is_finite()) {
@@ -156,7 +165,7 @@ mod tests {
         ] {
             assert_eq!(moment(text), Some(expected), "{text}");
         }
-        for text in ["", "soon", "NaN", "1e300", "99999999999999999999"] {
+        for text in ["", "soon", "NaN", "1e300", "99999999999999999999", "-9223372036854775808"] {
             assert_eq!(moment(text), None, "{text}");
         }
     }

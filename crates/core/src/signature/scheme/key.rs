@@ -131,6 +131,15 @@ impl Key {
         }
     }
 
+    /// What [`Self::accepts`]: the HMAC of `message`, or the secret itself; `None` for a public key.
+    pub(crate) fn sign(&self, message: &Message<'_>) -> Option<Vec<u8>> {
+        match &self.held {
+            Held::Hmac(key) => Some(message.hmac(key).as_ref().to_vec()),
+            Held::Shared(secret) => Some(secret.expose_secret().to_vec()),
+            Held::Public(..) => None,
+        }
+    }
+
     /// HMAC of `text`, for handshakes that ask for one; `None` if this is no HMAC key.
     pub(crate) fn hmac_of(&self, text: &str) -> Option<Vec<u8>> {
         match &self.held {
@@ -165,6 +174,15 @@ impl<'a> Message<'a> {
 }
 
 impl KeyEncoding {
+    /// A key of `bytes` as an owner writes it; `None` for the encoding of public keys.
+    pub(crate) fn encode(self, bytes: &[u8]) -> Option<String> {
+        match self {
+            Self::Utf8 | Self::Hex => Some(hex::encode(bytes)),
+            Self::Base64 => Some(STANDARD.encode(bytes)),
+            Self::SpkiBase64 => None,
+        }
+    }
+
     /// The bytes of a key as its owner wrote it, or what it should have been.
     pub(crate) fn decode(self, text: &str) -> Result<Vec<u8>, &'static str> {
         match self {
@@ -181,6 +199,14 @@ impl KeyEncoding {
 }
 
 impl Encoding {
+    pub(crate) fn encode(self, bytes: &[u8]) -> String {
+        match self {
+            Self::Hex => hex::encode(bytes),
+            Self::Base64 => STANDARD.encode(bytes),
+            Self::Base64url => URL_SAFE_NO_PAD.encode(bytes),
+        }
+    }
+
     /// The bytes of a signature. Strict: one digest has one spelling, but for the case of a whole
     /// hexadecimal one.
     pub(crate) fn decode(self, text: &str) -> Option<Vec<u8>> {

@@ -170,6 +170,27 @@ impl SignatureRule {
         Ok(candidates)
     }
 
+    /// The text in which [`Self::candidates`] finds `signature`. `beside` is the timestamp's key and
+    /// text, where it stands there.
+    pub(crate) fn write(&self, algorithm: Algorithm, signature: &[u8], beside: Option<(&str, &str)>) -> String {
+        let encoded = match algorithm {
+            Algorithm::Token => String::from_utf8_lossy(signature).into_owned(),
+            Algorithm::Basic => format!("Basic {}", Encoding::Base64.encode(signature)),
+            _ => self.encoding.encode(signature),
+        };
+        match &self.layout {
+            Layout::Raw { prefix, .. } => format!("{prefix}{encoded}"),
+            Layout::Kv { pair_sep, kv_sep, key, .. } => {
+                let time = beside.map(|(key, text)| format!("{key}{kv_sep}{text}{pair_sep}"));
+                format!("{}{key}{kv_sep}{encoded}", time.unwrap_or_default())
+            }
+            Layout::List { version_sep, versions, .. } => {
+                let version = versions.iter().find(|(_, known)| **known == algorithm).map(|(name, _)| name.as_str());
+                format!("{}{version_sep}{encoded}", version.unwrap_or_default())
+            }
+        }
+    }
+
     fn decode(&self, algorithm: Algorithm, text: &str) -> Option<Candidate> {
         let bytes = match algorithm {
             Algorithm::Token => text.as_bytes().to_vec(),

@@ -6,6 +6,7 @@
 pub(crate) mod clock;
 pub(crate) mod event;
 mod handshake;
+mod imitate;
 pub(crate) mod key;
 mod keyring;
 mod layout;
@@ -27,6 +28,7 @@ use crate::signature::public_url::PublicUrl;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::event::Extract;
 use crate::signature::scheme::handshake::{Handshake, Method};
+use crate::signature::scheme::imitate::Sample;
 use crate::signature::scheme::key::Key;
 use crate::signature::scheme::path::JsonPath;
 use crate::signature::scheme::proof::Proof;
@@ -48,6 +50,7 @@ pub(crate) struct Scheme {
     handshakes: Vec<Handshake>,
     verify_token: Option<String>,
     takes_path_event: bool,
+    sample: Sample,
 }
 
 /// What a body must be once it is verified.

@@ -35,6 +35,29 @@ impl JsonPath {
     }
 }
 
+impl JsonPath {
+    /// Puts `value` here, making the objects on the way. False where something else stands in the way.
+    pub(crate) fn put(&self, document: &mut Value, value: Value) -> bool {
+        let mut at = document;
+        for step in self.steps() {
+            if at.is_null() {
+                *at = Value::Object(serde_json::Map::new());
+            }
+            let next = match at {
+                Value::Object(members) => Some(members.entry(step).or_insert(Value::Null)),
+                Value::Array(items) => step.parse::<usize>().ok().and_then(|index| items.get_mut(index)),
+                _ => None,
+            };
+            match next {
+                Some(next) => at = next,
+                None => return false,
+            }
+        }
+        *at = value;
+        true
+    }
+}
+
 impl TryFrom<String> for JsonPath {
     type Error = String;
 
@@ -81,6 +104,18 @@ mod tests {
         for text in ["/nothing", "/event-data/items/1", "/event-data/items/x", "/event-data/items/0/a~1b/c"] {
             assert_eq!(JsonPath::parse(text).unwrap().find(&document), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_value_is_put_where_it_is_found_again() {
+        let mut document = serde_json::json!({ "items": [{ "a": 1 }], "b": "text" });
+        for text in ["/items/0/a", "/c/d/e", "$.items[0].n"] {
+            let path = JsonPath::parse(text).unwrap();
+            assert!(path.put(&mut document, Value::from(7)), "{text}");
+            assert_eq!(path.find(&document), Some(&Value::from(7)), "{text}");
+        }
+        assert!(!JsonPath::parse("/b/c").unwrap().put(&mut document, Value::Null), "a text has no members");
+        assert!(!JsonPath::parse("/items/1").unwrap().put(&mut document, Value::Null));
     }
 
     #[test]

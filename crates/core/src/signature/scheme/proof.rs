@@ -65,6 +65,22 @@ impl Proof {
         Ok(Proven { secret, timestamp })
     }
 
+    /// The text that stands where the signature is looked for, made with the source's newest secret;
+    /// `None` if a public key is all there is. `scope` knows the timestamp.
+    pub(crate) fn sign(&self, scope: &Scope<'_>) -> Option<String> {
+        let key = self.keys.iter().find(|key| key.secret == Some(0))?;
+        let id = scope.choice(&self.id);
+        let scope = Scope { id: id.as_deref(), ..*scope };
+        let signature = key.sign(&self.message(&scope).ok()?)?;
+        let beside = match &self.timestamp {
+            Some(TimestampRule { place: TimestampPlace::Beside(name), .. }) => {
+                scope.timestamp.map(|t| (name.as_str(), t))
+            }
+            _ => None,
+        };
+        Some(self.rule.write(key.algorithm, &signature, beside))
+    }
+
     /// Checks the time of a request whose signature held.
     pub(crate) fn check_time(&self, scope: &Scope<'_>, now: Timestamp) -> Result<(), Refusal> {
         let Some(rule) = &self.timestamp else { return Ok(()) };

@@ -8,6 +8,7 @@ use crate::signature::public_url::PublicUrl;
 use crate::signature::scheme::clock::TimestampSpec;
 use crate::signature::scheme::event::{Extract, provider_type};
 use crate::signature::scheme::handshake::Handshake;
+use crate::signature::scheme::imitate::Sample;
 use crate::signature::scheme::key::{Algorithm, KeyEncoding};
 use crate::signature::scheme::layout::SignatureSpec;
 use crate::signature::scheme::path::JsonPath;
@@ -39,6 +40,12 @@ pub(crate) struct Spec {
     batch: Option<JsonPath>,
     #[serde(default)]
     handshake: Vec<Handshake>,
+    /// A usual request, for trying a source out.
+    #[serde(default)]
+    sample: Sample,
+    /// Whether the source's owner makes up the secret, and not the provider.
+    #[serde(default)]
+    secret_is_chosen_here: bool,
     /// What is to be known about the provider; for people.
     #[serde(default, rename = "about")]
     _about: String,
@@ -82,7 +89,8 @@ pub(crate) struct Additions<'a> {
 impl Spec {
     /// Reads a scheme that a tenant wrote: held to rules that a preset may be excused from.
     pub(crate) fn parse_own(config: &serde_json::Value) -> Result<Self, ConfigError> {
-        let spec: Self = read("scheme", config)?;
+        let mut spec: Self = read("scheme", config)?;
+        spec.secret_is_chosen_here = true;
         if spec.leaves_body_unsigned {
             return Err(ConfigError::at("scheme/leaves_body_unsigned", "only a preset may leave the body unsigned"));
         }
@@ -108,13 +116,37 @@ impl Spec {
         if verify_token.is_some() && !handshakes.iter().any(Handshake::asks_for_verify_token) {
             return Err(ConfigError::at("verify_token", "this scheme has no handshake with a token"));
         }
+        let sample = self.sample.clone();
         let proof = self.proof(additions)?;
         let keys = proof.as_ref().map_or(&[][..], |proof| &proof.keys);
         for (index, handshake) in handshakes.iter().enumerate() {
             let place = format!("scheme/handshake/{index}");
             handshake.check(keys).map_err(|detail| ConfigError::at(&place, detail))?;
         }
-        Ok(Scheme { proof, public_url, body, extract, dedup, batch, handshakes, verify_token, takes_path_event })
+        Ok(Scheme {
+            proof,
+            public_url,
+            body,
+            extract,
+            dedup,
+            batch,
+            handshakes,
+            verify_token,
+            takes_path_event,
+            sample,
+        })
+    }
+
+    /// A new secret of random bytes, where it is the owner's to choose.
+    pub(crate) fn new_secret(&self, random: &[u8; 32]) -> Option<SecretString> {
+        if !self.secret_is_chosen_here || self.algorithm.is_some_and(|algorithm| !algorithm.is_secret()) {
+            return None;
+        }
+        let prefix = self.key_strip_prefix.0.first().map(String::as_str).unwrap_or_default();
+        // 24 bytes need no padding in base64, which receivers' libraries disagree on.
+        let bytes = if self.key_encoding == KeyEncoding::Base64 { &random[..24] } else { &random[..] };
+        let user = if self.algorithm == Some(Algorithm::Basic) { "posthorn:" } else { "" };
+        Some(format!("{prefix}{user}{}", self.key_encoding.encode(bytes)?).into())
     }
 
     fn public_url(&self, text: Option<&str>) -> Result<Option<PublicUrl>, ConfigError> {

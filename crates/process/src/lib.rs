@@ -1,7 +1,10 @@
-//! What every Posthorn process does alike: settings, telemetry, start and stop, health, errors over HTTP.
+//! What every Posthorn process does alike: settings, telemetry, start and stop, health, errors over HTTP,
+//! and the keys that providers publish.
 
 pub mod admin;
+pub mod egress;
 pub mod http;
+pub mod keys;
 mod launch;
 pub mod problem;
 pub mod settings;

@@ -10,6 +10,9 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -22,6 +25,10 @@ pub struct Settings {
     pub format: Format,
     /// Directives of tracing-subscriber, such as `info,lapin=warn`.
     pub filter: String,
+    /// A directory for warnings and errors as JSON lines, a file a day (UTC), `YYYY-MM-DD.log`; empty writes none.
+    pub errors_directory: String,
+    /// Files of errors that are kept.
+    pub errors_files: usize,
     /// Where traces go, such as `http://collector:4318/v1/traces`; empty sends none.
     pub otlp_endpoint: String,
 }
@@ -43,13 +50,16 @@ pub enum Error {
     Endpoint,
 }
 
-/// Sends what is still to be sent when dropped.
+/// Sends and writes what is still to be sent and written when dropped.
 #[derive(Debug)]
-pub struct Guard(Option<SdkTracerProvider>);
+pub struct Guard {
+    traces: Option<SdkTracerProvider>,
+    _errors: Option<WorkerGuard>,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(provider) = &self.0 {
+        if let Some(provider) = &self.traces {
             // At the very end nobody is left to tell that a trace was lost.
             let _ = provider.shutdown();
         }
@@ -68,12 +78,42 @@ pub fn start(service: &'static str, settings: &Settings) -> Result<Guard, Error>
             .boxed(),
         Format::Human => tracing_subscriber::fmt::layer().boxed(),
     };
+    let (errors, no_errors) = match errors_file(settings).transpose() {
+        Ok(writer) => (writer, None),
+        Err(fault) => (None, Some(fault)),
+    };
+    let (errors, writing) = errors.unzip();
+    let errors = errors.map(|writer| {
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true);
+        lines.with_span_list(false).with_writer(writer).with_filter(LevelFilter::WARN)
+    });
     let provider = tracer_provider(service, settings)?;
     let traces = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer(service)));
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     // Fails if logging was started before, which is as good.
-    let _ = tracing_subscriber::registry().with(traces).with(lines).with(filter).try_init();
-    Ok(Guard(provider))
+    let _ = tracing_subscriber::registry().with(traces).with(lines).with(errors).with(filter).try_init();
+    if let Some(fault) = no_errors {
+        // What is in the file is in the log as well: no reason not to start.
+        let fault = &fault as &dyn std::error::Error;
+        tracing::warn!(error = fault, "no file of errors in `{}`", settings.errors_directory);
+    }
+    Ok(Guard { traces: provider, _errors: writing })
+}
+
+/// Lines that wait to be written to the file of errors; beyond it they are left out there.
+const ERRORS_WAITING: usize = 8192;
+
+fn errors_file(settings: &Settings) -> Option<Result<(NonBlocking, WorkerGuard), InitError>> {
+    if settings.errors_directory.is_empty() {
+        return None;
+    }
+    let file = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_suffix("log")
+        .max_log_files(settings.errors_files)
+        .build(&settings.errors_directory);
+    let waiting = NonBlockingBuilder::default().buffered_lines_limit(ERRORS_WAITING).lossy(true);
+    Some(file.map(|file| waiting.finish(file)))
 }
 
 fn tracer_provider(service: &'static str, settings: &Settings) -> Result<Option<SdkTracerProvider>, Error> {

@@ -16,6 +16,7 @@ use crate::{Result, Store};
 pub enum Change {
     Source(Uuid),
     Subscription(Uuid),
+    EventType(Uuid),
     /// Anything may have changed: at the start, after a lost connection, and every so often.
     Everything,
 }
@@ -82,6 +83,7 @@ fn parse(payload: &str) -> Option<Change> {
     match kind {
         "source" => Some(Change::Source(id)),
         "subscription" => Some(Change::Subscription(id)),
+        "event_type" => Some(Change::EventType(id)),
         _ => {
             debug!(kind, "a change of a kind that this version does not know");
             None

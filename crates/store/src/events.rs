@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthorn_core::dedup;
 use posthorn_core::event_type::EventType;
 use posthorn_core::id::{EventId, SourceId, TenantId};
-use posthorn_core::routing::Route;
+use posthorn_core::request::{Headers, RawRequest};
+use posthorn_core::routing::{Route, Routing};
+use posthorn_core::signature::Occurrence;
 use posthorn_core::subscription::Audience;
+use posthorn_core::{dedup, redact};
 use std::collections::HashMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -33,6 +35,68 @@ pub struct NewEvent {
     pub content_type: String,
     pub traceparent: String,
     pub body: Bytes,
+    /// What its schema does not allow, where that is only noted.
+    pub schema_violation: Option<String>,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    pub source_id: SourceId,
+    /// The source's owner; `None` is the operator.
+    pub tenant_id: Option<TenantId>,
+    /// Empty when the source has none.
+    pub slug: &'a str,
+    pub routing: &'a Routing,
+}
+
+impl Origin<'_> {
+    /// A tenant's source routes to that tenant whatever the request says.
+    fn route(&self, headers: &Headers, body: &[u8]) -> Route {
+        match self.tenant_id {
+            Some(tenant) => Route::Tenant(tenant),
+            None => match self.routing.route(headers, body) {
+                Route::External(id) => Route::External(storable(id)),
+                route => route,
+            },
+        }
+    }
+}
+
+impl NewEvent {
+    /// What a verified request says happened, as it came in `now`.
+    pub fn of(
+        origin: &Origin<'_>,
+        request: &RawRequest,
+        occurrence: Occurrence,
+        id: EventId,
+        traceparent: String,
+        now: Timestamp,
+    ) -> Self {
+        let body = occurrence.body.unwrap_or_else(|| request.body.clone());
+        let dedup_key = dedup::key(origin.source_id, occurrence.dedup_parts.iter().map(String::as_str));
+        Self {
+            id,
+            source_id: origin.source_id,
+            source_slug: origin.slug.to_owned(),
+            route: origin.route(&request.headers, &body),
+            event_type: occurrence.event_type,
+            provider_event_id: occurrence.provider_event_id.map(storable),
+            dedup_key,
+            occurred_at: occurrence.occurred_at,
+            received_at: now,
+            headers: redact::visible(&request.headers).into(),
+            content_type: request.headers.get("content-type").unwrap_or_default().to_owned(),
+            traceparent,
+            body,
+            schema_violation: None,
+        }
+    }
+}
+
+/// PostgreSQL keeps no NUL in text, and no identifier has a use for one.
+fn storable(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
 /// What became of a [`NewEvent`].
@@ -51,25 +115,29 @@ pub enum Accepted {
 /// How long the accepting gateway has the outbox row to itself.
 const OUTBOX_HEAD_START_SECS: i32 = 5;
 
+/// How many rows an hour's count is spread over: statements at the same time seldom meet in one.
+const STATS_SHARDS: i16 = 16;
+
 const ACCEPT: &str = "
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[], $6::uuid[], $7::text[], $8::text[],
-                         $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::text[], $15::bytea[])
+                         $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::text[], $15::bytea[],
+                         $16::text[])
         WITH ORDINALITY
         AS t(id, dedup_key, source_id, source_slug, broadcast, tenant_id, external_id, event_type,
-             provider_event_id, occurred_at, received_at, headers, content_type, traceparent, body, place)
+             provider_event_id, occurred_at, received_at, headers, content_type, traceparent, body, schema_violation, place)
 ),
 -- ORDER BY: two statements that insert the same keys in opposite order would deadlock. With the place
 -- last, the first of equal keys in one batch gets all its buckets.
 d AS (
     INSERT INTO event_dedup (bucket, dedup_key, event_id)
-    SELECT b.bucket, i.dedup_key, i.id FROM i CROSS JOIN unnest($16::date[]) AS b(bucket)
-    WHERE NOT EXISTS (SELECT FROM event_dedup p WHERE p.dedup_key = i.dedup_key AND p.bucket < $17)
+    SELECT b.bucket, i.dedup_key, i.id FROM i CROSS JOIN unnest($17::date[]) AS b(bucket)
+    WHERE NOT EXISTS (SELECT FROM event_dedup p WHERE p.dedup_key = i.dedup_key AND p.bucket < $18)
     ORDER BY i.dedup_key, b.bucket, i.place
     ON CONFLICT DO NOTHING RETURNING event_id
 ),
 -- New only if every bucket was free: see core::dedup on midnight.
-n AS (SELECT event_id FROM d GROUP BY event_id HAVING count(*) = cardinality($16)),
+n AS (SELECT event_id FROM d GROUP BY event_id HAVING count(*) = cardinality($17)),
 r AS (
     SELECT i.*, coalesce(by_id.id, by_external.id) AS tenant,
            CASE WHEN i.broadcast THEN 'broadcast'
@@ -80,11 +148,21 @@ r AS (
 ),
 e AS (
     INSERT INTO events (id, tenant_id, audience, source_id, source_slug, event_type, provider_event_id, dedup_key,
-                        occurred_at, received_at, headers, content_type, traceparent, body)
+                        occurred_at, received_at, headers, content_type, traceparent, body, schema_violation)
     SELECT id, tenant, audience, source_id, source_slug, event_type, provider_event_id, dedup_key,
-           occurred_at, received_at, headers, content_type, traceparent, body FROM r
+           occurred_at, received_at, headers, content_type, traceparent, body, schema_violation FROM r
 ),
-o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $18) FROM r)
+o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $19) FROM r),
+-- Sorted as the dedup keys are, and for the same reason.
+s AS (
+    INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, schema_violations, last_received_at)
+    SELECT coalesce(tenant, '00000000-0000-0000-0000-000000000000'), source_id, date_trunc('hour', received_at), event_type,
+           $20::smallint, count(*), count(schema_violation), max(received_at)
+    FROM r GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE
+    SET received = s.received + excluded.received, schema_violations = s.schema_violations + excluded.schema_violations,
+        last_received_at = greatest(s.last_received_at, excluded.last_received_at)
+)
 SELECT id, tenant, audience FROM r";
 
 /// Accepts what is new, in one statement: dedup keys, events and outbox, all or nothing. Answers in
@@ -103,6 +181,8 @@ pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp
     let received: Vec<Timestamp> = events.iter().map(|e| e.received_at).collect();
     let headers: Vec<&serde_json::Value> = events.iter().map(|e| &e.headers).collect();
     let bodies: Vec<&[u8]> = events.iter().map(|e| e.body.as_ref()).collect();
+    let violations: Vec<Option<&str>> = events.iter().map(|e| e.schema_violation.as_deref()).collect();
+    let shard = rand::random_range(0..STATS_SHARDS);
 
     let statement = db.prepare_cached(ACCEPT).await?;
     let rows = db
@@ -124,9 +204,11 @@ pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp
                 &column(|e| &e.content_type),
                 &column(|e| &e.traceparent),
                 &bodies,
+                &violations,
                 &buckets,
                 &buckets[0],
                 &f64::from(OUTBOX_HEAD_START_SECS),
+                &shard,
             ],
         )
         .await?;
@@ -134,7 +216,7 @@ pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp
         rows.iter().map(|row| Ok((row.get("id"), audience(row, "tenant")?))).collect::<Result<_>>()?;
 
     let known: Vec<Uuid> = events.iter().filter(|e| !new.contains_key(e.id.as_uuid())).map(|e| e.dedup_key).collect();
-    let first = if known.is_empty() { HashMap::new() } else { count_duplicates(db, &known).await? };
+    let first = if known.is_empty() { HashMap::new() } else { count_duplicates(db, &known, shard).await? };
     events
         .iter()
         .map(|event| match new.get(event.id.as_uuid()) {
@@ -155,17 +237,24 @@ f AS (
     FROM k JOIN event_dedup p ON p.dedup_key = k.dedup_key LEFT JOIN events e ON e.id = p.event_id
     ORDER BY k.dedup_key, e.id IS NULL, p.bucket
 ),
-u AS (UPDATE events e SET duplicates = e.duplicates + f.n FROM f WHERE e.id = f.event_id)
+u AS (UPDATE events e SET duplicates = e.duplicates + f.n FROM f WHERE e.id = f.event_id),
+s AS (
+    INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, duplicates)
+    SELECT coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000'), e.source_id, date_trunc('hour', now()), e.event_type,
+           $2::smallint, sum(f.n)
+    FROM f JOIN events e ON e.id = f.event_id GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE SET duplicates = s.duplicates + excluded.duplicates
+)
 SELECT dedup_key, event_id FROM f";
 
 /// Counts each key's repeats with its first event, and tells which that is.
-async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid]) -> Result<HashMap<Uuid, Uuid>> {
+async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid], shard: i16) -> Result<HashMap<Uuid, Uuid>> {
     let statement = db.prepare_cached(COUNT_DUPLICATES).await?;
-    let rows = match db.query(&statement, &[&keys]).await {
+    let rows = match db.query(&statement, &[&keys, &shard]).await {
         Ok(rows) => rows,
         // Two batches that count the same events in opposite order: the database picks one to fail.
         Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED) => {
-            db.query(&statement, &[&keys]).await?
+            db.query(&statement, &[&keys, &shard]).await?
         }
         Err(error) => return Err(error.into()),
     };
@@ -175,6 +264,13 @@ async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid]) -> Result<Hash
 /// Forgets outbox rows whose events the broker has.
 pub async fn relayed(db: &impl GenericClient, ids: &[EventId]) -> Result<()> {
     let statement = db.prepare_cached("DELETE FROM outbox WHERE event_id = ANY($1)").await?;
+    db.execute(&statement, &[&uuids(ids)]).await?;
+    Ok(())
+}
+
+/// Lets any relay have the outbox rows of `ids` at once: no gateway has these events in hand.
+pub async fn relay_now(db: &impl GenericClient, ids: &[EventId]) -> Result<()> {
+    let statement = db.prepare_cached("UPDATE outbox SET due_at = now() WHERE event_id = ANY($1)").await?;
     db.execute(&statement, &[&uuids(ids)]).await?;
     Ok(())
 }
@@ -284,6 +380,7 @@ pub struct Event {
     pub occurred_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub duplicates: i32,
+    pub schema_violation: Option<String>,
 }
 
 /// An event with everything.
@@ -304,10 +401,13 @@ pub struct Filter {
     pub event_types: Vec<String>,
     /// A slug or an id.
     pub source: Option<String>,
+    /// Only those whose tenant is unknown.
+    pub unrouted: bool,
     pub span: Span,
 }
 
-const COLUMNS: &str = "id, tenant_id, audience, source_id, event_type, occurred_at, received_at, duplicates";
+const COLUMNS: &str = "id, tenant_id, audience, source_id, event_type, occurred_at, received_at, duplicates,
+                       schema_violation";
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Event>> {
     // Two texts, since one with `$1 IS NULL OR …` could not use the tenant's index.
@@ -315,9 +415,10 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
         Some(tenant) => ("tenant_id = $1", *tenant.as_uuid()),
         None => ("$1::uuid IS NOT NULL", Uuid::nil()),
     };
+    let unrouted = if filter.unrouted { "AND audience = 'unrouted'" } else { "" };
     let sql = format!(
         "SELECT {COLUMNS} FROM events
-         WHERE {scope} AND id < $2 AND id >= $3 AND id < $4
+         WHERE {scope} {unrouted} AND id < $2 AND id >= $3 AND id < $4
            AND (cardinality($5::text[]) = 0 OR event_type LIKE ANY ($5))
            AND ($6::text IS NULL OR source_slug = $6 OR source_id = $7)
          ORDER BY id DESC LIMIT $8"
@@ -362,6 +463,39 @@ pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId
     .transpose()
 }
 
+/// What became of an event that somebody routes by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Assigned {
+    /// It is the tenant's, and goes to the broker again.
+    Done,
+    /// It has a tenant, or is for everybody.
+    AlreadyRouted,
+    /// The broker has not yet been told of it for the first time.
+    StillInOutbox,
+}
+
+const ASSIGN: &str = "
+WITH e AS (
+    UPDATE events SET tenant_id = $2, audience = 'tenant'
+    WHERE id = $1 AND audience = 'unrouted'
+      -- A message that is under way says that nobody gets it, and settles the outbox row.
+      AND NOT EXISTS (SELECT FROM outbox WHERE event_id = $1)
+    RETURNING id
+),
+o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() FROM e)
+SELECT EXISTS (SELECT FROM e), EXISTS (SELECT FROM outbox WHERE event_id = $1)";
+
+/// Gives an unrouted event to `tenant`, whose subscriptions then see it.
+pub async fn assign(db: &impl GenericClient, id: EventId, tenant: TenantId) -> Result<Assigned> {
+    let statement = db.prepare_cached(ASSIGN).await?;
+    let row = db.query_one(&statement, &[id.as_uuid(), tenant.as_uuid()]).await?;
+    Ok(match (row.get(0), row.get(1)) {
+        (true, _) => Assigned::Done,
+        (false, true) => Assigned::StillInOutbox,
+        (false, false) => Assigned::AlreadyRouted,
+    })
+}
+
 fn event(row: &Row) -> Result<Event> {
     Ok(Event {
         id: EventId::from_uuid(row.get("id")),
@@ -372,6 +506,7 @@ fn event(row: &Row) -> Result<Event> {
         occurred_at: row.get("occurred_at"),
         received_at: row.get("received_at"),
         duplicates: row.get("duplicates"),
+        schema_violation: row.get("schema_violation"),
     })
 }
 

@@ -2,8 +2,10 @@
 
 use jiff::Timestamp;
 use posthorn_core::id::{RejectedRequestId, SourceId, TenantId};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use crate::page::{Page, Span};
 use crate::{GenericClient, Result};
 
 #[derive(Clone, Debug)]
@@ -42,6 +44,82 @@ pub async fn insert(db: &impl GenericClient, rejected: &[Rejected]) -> Result<()
     db.execute(&statement, &[&ids, &sources, &tenants, &reasons, &details, &received, &addresses, &sizes, &requests])
         .await?;
     Ok(())
+}
+
+/// What a list of them is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// `None` is the operator's view of everything.
+    pub tenant_id: Option<TenantId>,
+    pub source_id: Option<SourceId>,
+    pub reason: Option<String>,
+    pub span: Span,
+}
+
+const COLUMNS: &str = "id, source_id, tenant_id, reason, detail, received_at, address, body_bytes";
+
+/// Without their contents.
+pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Rejected>> {
+    // Texts that use an index each: one with `$1 IS NULL OR …` could use none.
+    let tenant = filter.tenant_id.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let source = filter.source_id.map_or("$2::uuid IS NULL", |_| "source_id = $2");
+    let sql = format!(
+        "SELECT {COLUMNS}, NULL::bytea AS request FROM rejected_requests
+         WHERE {tenant} AND {source} AND id < $3 AND id >= $4 AND id < $5 AND ($6::text IS NULL OR reason = $6)
+         ORDER BY id DESC LIMIT $7"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db
+        .query(
+            &statement,
+            &[
+                &filter.tenant_id.map(|id| *id.as_uuid()),
+                &filter.source_id.map(|id| *id.as_uuid()),
+                &page.before(),
+                &filter.span.from,
+                &filter.span.to,
+                &filter.reason,
+                &page.fetch(),
+            ],
+        )
+        .await?;
+    Ok(rows.iter().map(rejected).collect())
+}
+
+/// One with its content, if it was kept; `None` as `tenant` is the operator.
+pub async fn find(
+    db: &impl GenericClient,
+    tenant: Option<TenantId>,
+    id: RejectedRequestId,
+) -> Result<Option<Rejected>> {
+    let statement = db
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS}, request FROM rejected_requests WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"
+        ))
+        .await?;
+    let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
+    Ok(row.as_ref().map(rejected))
+}
+
+/// Forgets one that was accepted after all.
+pub async fn delete(db: &impl GenericClient, id: RejectedRequestId) -> Result<()> {
+    let statement = db.prepare_cached("DELETE FROM rejected_requests WHERE id = $1").await?;
+    db.execute(&statement, &[id.as_uuid()]).await?;
+    Ok(())
+}
+
+fn rejected(row: &Row) -> Rejected {
+    Rejected {
+        id: RejectedRequestId::from_uuid(row.get("id")),
+        source_id: row.get::<_, Option<Uuid>>("source_id").map(SourceId::from_uuid),
+        tenant_id: row.get::<_, Option<Uuid>>("tenant_id").map(TenantId::from_uuid),
+        reason: row.get("reason"),
+        detail: row.get("detail"),
+        received_at: row.get("received_at"),
+        address: row.get("address"),
+        body_bytes: row.get("body_bytes"),
+        request: row.get("request"),
+    }
 }
 
 /// Forgets those from before `before`. Returns how many went.

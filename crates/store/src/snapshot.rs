@@ -83,7 +83,7 @@ impl Subscriptions {
                         loaded.send_replace(true);
                     }),
                     Change::Subscription(id) => self.fetch(&store, SubscriptionId::from_uuid(id)).await.map(|_| ()),
-                    Change::Source(_) => Ok(()),
+                    Change::Source(_) | Change::EventType(_) => Ok(()),
                 };
                 if let Err(error) = applied {
                     // The next complete load mends it.

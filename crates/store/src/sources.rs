@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SecretId, SourceId, TenantId};
 use posthorn_core::provider::Provider;
 use posthorn_core::routing::Routing;
+use posthorn_core::schema::Validation;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -31,6 +32,7 @@ pub struct Source {
     pub allowed_ips: Vec<String>,
     pub max_body_bytes: Option<i32>,
     pub response: Option<Value>,
+    pub validate: Validation,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -47,6 +49,9 @@ impl Source {
 pub struct SecretInfo {
     pub id: SecretId,
     pub fingerprint: String,
+    /// How many requests it has verified, and when it did last.
+    pub matched: i64,
+    pub last_matched_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
 }
@@ -63,11 +68,11 @@ pub struct Secret {
 pub const SLUG_UNIQUE: &str = "sources_slug_key";
 
 const COLUMNS: &str = "id, tenant_id, slug, token, provider, routing, config, rate_limit, allowed_ips, max_body_bytes,
-                       response, created_at, updated_at";
+                       response, validate, created_at, updated_at";
 
 pub async fn insert(db: &impl GenericClient, source: &Source) -> Result<()> {
     let sql =
-        format!("INSERT INTO sources ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)");
+        format!("INSERT INTO sources ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)");
     let statement = db.prepare_cached(&sql).await?;
     db.execute(
         &statement,
@@ -83,6 +88,7 @@ pub async fn insert(db: &impl GenericClient, source: &Source) -> Result<()> {
             &source.allowed_ips,
             &source.max_body_bytes,
             &source.response,
+            &source.validate.as_str(),
             &source.created_at,
             &source.updated_at,
         ],
@@ -95,7 +101,7 @@ pub async fn update(db: &impl GenericClient, source: &Source) -> Result<()> {
     let statement = db
         .prepare_cached(
             "UPDATE sources SET slug = $2, routing = $3, config = $4, rate_limit = $5, allowed_ips = $6,
-                    max_body_bytes = $7, response = $8, updated_at = $9
+                    max_body_bytes = $7, response = $8, validate = $9, updated_at = $10
              WHERE id = $1",
         )
         .await?;
@@ -110,6 +116,7 @@ pub async fn update(db: &impl GenericClient, source: &Source) -> Result<()> {
             &source.allowed_ips,
             &source.max_body_bytes,
             &source.response,
+            &source.validate.as_str(),
             &source.updated_at,
         ],
     )
@@ -161,7 +168,8 @@ pub async fn delete(db: &impl GenericClient, tenant: Option<TenantId>, id: Sourc
     Ok(db.execute(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await? > 0)
 }
 
-/// Puts `secrets` in the place of whatever the source had. `ids` name the new rows.
+/// Puts `secrets` in the place of whatever the source had. One that it had already stays as it is,
+/// for good; `ids` name the rows of the others.
 pub async fn set_secrets(
     db: &impl GenericClient,
     sealer: &Sealer,
@@ -169,19 +177,69 @@ pub async fn set_secrets(
     secrets: &[(SecretId, SecretString)],
     now: Timestamp,
 ) -> Result<()> {
-    db.execute("DELETE FROM source_secrets WHERE source_id = $1", &[source.as_uuid()]).await?;
+    let fingerprints: Vec<String> = secrets.iter().map(|(_, secret)| fingerprint(secret)).collect();
+    let statement =
+        db.prepare_cached("DELETE FROM source_secrets WHERE source_id = $1 AND NOT fingerprint = ANY ($2)").await?;
+    db.execute(&statement, &[source.as_uuid(), &fingerprints]).await?;
+    let keep = db
+        .prepare_cached(
+            "UPDATE source_secrets SET position = $3, expires_at = NULL WHERE source_id = $1 AND fingerprint = $2",
+        )
+        .await?;
+    for ((position, (id, secret)), fingerprint) in (0i32..).zip(secrets).zip(&fingerprints) {
+        if db.execute(&keep, &[source.as_uuid(), fingerprint, &position]).await? == 0 {
+            insert_secret(db, sealer, source, *id, secret, position, now).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a new secret before those that the source has. They stay good until `old_until`; `None` ends
+/// them at once.
+pub async fn rotate(
+    db: &impl GenericClient,
+    sealer: &Sealer,
+    source: SourceId,
+    (id, secret): (SecretId, &SecretString),
+    old_until: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<()> {
+    let old = match old_until {
+        // One that was to end sooner still does.
+        Some(_) => {
+            "UPDATE source_secrets SET position = position + 1, expires_at = least(expires_at, $2::timestamptz)
+             WHERE source_id = $1"
+        }
+        None => "DELETE FROM source_secrets WHERE source_id = $1 AND $2::timestamptz IS NULL",
+    };
+    let statement = db.prepare_cached(old).await?;
+    db.execute(&statement, &[source.as_uuid(), &old_until]).await?;
+    insert_secret(db, sealer, source, id, secret, 0, now).await
+}
+
+async fn insert_secret(
+    db: &impl GenericClient,
+    sealer: &Sealer,
+    source: SourceId,
+    id: SecretId,
+    secret: &SecretString,
+    position: i32,
+    now: Timestamp,
+) -> Result<()> {
     let statement = db
         .prepare_cached(
             "INSERT INTO source_secrets (id, source_id, sealed, fingerprint, position, created_at)
              VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .await?;
-    for (position, (id, secret)) in (0i32..).zip(secrets) {
-        let sealed = sealer.seal(id.as_uuid(), secret.expose_secret().as_bytes());
-        db.execute(&statement, &[id.as_uuid(), source.as_uuid(), &sealed, &fingerprint(secret), &position, &now])
-            .await?;
-    }
+    let sealed = sealer.seal(id.as_uuid(), secret.expose_secret().as_bytes());
+    db.execute(&statement, &[id.as_uuid(), source.as_uuid(), &sealed, &fingerprint(secret), &position, &now]).await?;
     Ok(())
+}
+
+/// Forgets secrets whose time is over.
+pub async fn drop_expired_secrets(db: &impl GenericClient) -> Result<u64> {
+    Ok(db.execute("DELETE FROM source_secrets WHERE expires_at < now()", &[]).await?)
 }
 
 /// What the API shows of the secrets of `sources`.
@@ -189,8 +247,11 @@ pub async fn secret_infos(db: &impl GenericClient, sources: &[SourceId]) -> Resu
     let ids: Vec<Uuid> = sources.iter().map(|id| *id.as_uuid()).collect();
     let statement = db
         .prepare_cached(
-            "SELECT source_id, id, fingerprint, created_at, expires_at FROM source_secrets
-             WHERE source_id = ANY ($1) AND (expires_at IS NULL OR expires_at > now()) ORDER BY source_id, position",
+            "SELECT s.source_id, s.id, s.fingerprint, s.created_at, s.expires_at, coalesce(m.matched, 0) AS matched,
+                    m.last_matched_at
+             FROM source_secrets s LEFT JOIN source_secret_matches m ON m.secret_id = s.id
+             WHERE s.source_id = ANY ($1) AND (s.expires_at IS NULL OR s.expires_at > now())
+             ORDER BY s.source_id, s.position",
         )
         .await?;
     let rows = db.query(&statement, &[&ids]).await?;
@@ -200,6 +261,8 @@ pub async fn secret_infos(db: &impl GenericClient, sources: &[SourceId]) -> Resu
             let info = SecretInfo {
                 id: SecretId::from_uuid(row.get("id")),
                 fingerprint: row.get("fingerprint"),
+                matched: row.get("matched"),
+                last_matched_at: row.get("last_matched_at"),
                 created_at: row.get("created_at"),
                 expires_at: row.get("expires_at"),
             };
@@ -255,6 +318,7 @@ fn source(row: &Row) -> Result<Source> {
         allowed_ips: row.get("allowed_ips"),
         max_body_bytes: row.get("max_body_bytes"),
         response: row.get("response"),
+        validate: readable("sources.validate", Validation::parse(row.get("validate")))?,
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
     })

@@ -78,6 +78,8 @@ pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Resul
     if db.execute(&statement, &[id.as_uuid(), &now]).await? == 0 {
         return Ok(false);
     }
+    let refusals = "DELETE FROM refusal_stats WHERE source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
+    db.execute(refusals, &[id.as_uuid()]).await?;
     for table in ["subscriptions", "sources", "api_keys"] {
         db.execute(&format!("DELETE FROM {table} WHERE tenant_id = $1"), &[id.as_uuid()]).await?;
     }
@@ -121,6 +123,7 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
         let row = db.query_one(&sql, &[&id, &limit]).await?;
         erased += u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     }
+    erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {
         db.execute("DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL", &[&id]).await?;
     }

@@ -19,7 +19,7 @@ pub use broker::Broker;
 pub use database::{Database, SEALING_KEYS};
 pub use receiver::{Received, Receiver};
 pub use stripe::Stripe;
-pub use world::{World, gateway_without_database};
+pub use world::{Answer, World, gateway_without_database};
 
 use std::future::Future;
 use std::time::{Duration, Instant};

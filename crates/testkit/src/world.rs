@@ -11,6 +11,14 @@ use crate::{Api, Broker, Database, Receiver, SEALING_KEYS, Stripe, eventually, u
 
 const OPERATOR_TOKEN: &str = "the-operators-token-in-tests";
 
+/// What the gateway answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub json: Value,
+}
+
 /// The three services in this process, on a database and a broker of their own.
 #[derive(Debug)]
 pub struct World {
@@ -37,11 +45,12 @@ impl World {
         let stop = CancellationToken::new();
 
         let gateway = ingress_gateway::bind(load::<ingress_gateway::GatewayService>(&environment)).expect("a gateway");
+        let gateway_address = gateway.address().expect("an address");
+        environment.insert("POSTHORN_GATEWAY_URL".to_owned(), format!("http://{gateway_address}"));
         let dispatcher = dispatcher::bind(load::<dispatcher::DispatcherService>(&environment)).expect("a dispatcher");
         let worker = delivery_worker::bind(load::<delivery_worker::DeliveryWorkerService>(&environment));
         let worker = worker.expect("a worker");
-        let (gateway_address, dispatcher_address) =
-            (gateway.address().expect("an address"), dispatcher.address().expect("an address"));
+        let dispatcher_address = dispatcher.address().expect("an address");
         let services = vec![
             spawn(gateway.run(stop.clone())),
             spawn(dispatcher.run(stop.clone())),
@@ -53,6 +62,29 @@ impl World {
 
     pub fn api(&self) -> Api {
         Api::new(self.client.clone(), self.dispatcher, OPERATOR_TOKEN)
+    }
+
+    /// A new source as the API shows it. `body` is the request's.
+    pub async fn source(&self, body: Value) -> Value {
+        let source = self.api().post("/v1/sources", body).await;
+        eventually("the gateway knows the source", || async {
+            let answer = self.knock(&source, "", &[], "").await;
+            (answer.status != 404).then_some(())
+        })
+        .await;
+        source
+    }
+
+    /// A POST to a source, or to `/{event}` below it.
+    pub async fn knock(&self, source: &Value, event: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let url = source["url"].as_str().expect("a URL");
+        let url = if event.is_empty() { url.to_owned() } else { format!("{url}/{event}") };
+        let request = self.client.post(url).body(body.to_owned());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let response = request.send().await.expect("the gateway");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        Answer { status, headers, json: serde_json::from_str(&text).unwrap_or(Value::Null) }
     }
 
     pub async fn receiver(&self) -> Receiver {
@@ -93,7 +125,13 @@ impl World {
 /// What the services log, for whoever sets `POSTHORN_TEST_LOG` to a filter.
 fn log() {
     if let Ok(filter) = std::env::var("POSTHORN_TEST_LOG") {
-        let settings = telemetry::Settings { format: telemetry::Format::Human, filter, otlp_endpoint: String::new() };
+        let settings = telemetry::Settings {
+            format: telemetry::Format::Human,
+            filter,
+            errors_directory: String::new(),
+            errors_files: 1,
+            otlp_endpoint: String::new(),
+        };
         std::mem::forget(telemetry::start("world", &settings));
     }
 }
@@ -128,6 +166,7 @@ fn environment(database_url: &str, broker_url: &str) -> HashMap<String, String> 
         ("POSTHORN_OPERATOR_TOKEN", OPERATOR_TOKEN),
         ("POSTHORN_ALLOW_HTTP", "true"),
         ("POSTHORN_ALLOW_PRIVATE_NETWORKS", "true"),
+        ("INGRESS_GATEWAY_LOG__ERRORS_DIRECTORY", ""),
         ("INGRESS_GATEWAY_HTTP__PORT", "0"),
         ("DISPATCHER_HTTP__PORT", "0"),
     ]

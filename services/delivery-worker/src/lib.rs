@@ -9,7 +9,6 @@ mod deliver;
 pub mod error;
 mod lanes;
 mod recorder;
-mod resolver;
 mod routes;
 mod sender;
 pub mod settings;

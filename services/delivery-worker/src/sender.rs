@@ -13,12 +13,12 @@ use posthorn_core::redact;
 use posthorn_core::request::Headers;
 use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
+use posthorn_process::egress::{GuardedResolver, ResolveError};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::SecretString;
 
 use crate::error::RunError;
-use crate::resolver::{GuardedResolver, ResolveError};
 use crate::settings::Delivery as Settings;
 
 /// Characters of an answer that are kept.

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_core::egress::Egress;
-use posthorn_process::telemetry;
+use posthorn_process::{egress, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -20,7 +19,7 @@ pub struct Settings {
     pub log: telemetry::Settings,
     pub database: posthorn_store::Settings,
     pub broker: posthorn_bus::Settings,
-    pub endpoints: Endpoints,
+    pub endpoints: egress::Settings,
     pub delivery: Delivery,
     pub record: Record,
 }
@@ -31,15 +30,6 @@ pub struct Http {
     pub host: String,
     /// 0 takes any free port.
     pub admin_port: u16,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoints {
-    /// Whether endpoints may be plain `http`.
-    pub allow_http: bool,
-    /// Whether endpoints may have loopback and private addresses.
-    pub allow_private_networks: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -73,11 +63,5 @@ pub struct Record {
 impl Settings {
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_seconds)
-    }
-}
-
-impl From<&Endpoints> for Egress {
-    fn from(endpoints: &Endpoints) -> Self {
-        Self { allow_http: endpoints.allow_http, allow_private_networks: endpoints.allow_private_networks }
     }
 }

@@ -2,6 +2,7 @@
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
+use posthorn_process::keys;
 use posthorn_process::problem::{FieldError, Problem};
 
 pub type ApiResult<T = HttpResponse> = Result<T, ApiError>;
@@ -38,6 +39,10 @@ impl ApiError {
     /// One field that is wrong.
     pub fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), detail: detail.into() }])
+    }
+
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::Conflict { detail: detail.into(), errors: Vec::new() }
     }
 
     pub fn not_found(what: &'static str, id: impl ToString) -> Self {
@@ -114,6 +119,10 @@ pub enum RunError {
     Database(#[source] posthorn_store::Error),
     #[error("DISPATCHER_BROKER__URL (or POSTHORN_BROKER_URL): {0}")]
     Broker(String),
+    #[error("DISPATCHER_KEYS__…")]
+    Keys(#[from] keys::SetUpError),
+    #[error("the client for the gateway cannot be built")]
+    Client(#[from] reqwest::Error),
     #[error("DISPATCHER_OPERATOR_TOKEN (or POSTHORN_OPERATOR_TOKEN) has to have at least 20 characters")]
     WeakToken,
     #[error("DISPATCHER_JANITOR__KEEP_DEDUP_DAYS is less than 4: providers repeat for up to 3 days")]

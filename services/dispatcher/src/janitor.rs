@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::id::DeadLetterId;
+use posthorn_core::time::earlier;
 use posthorn_store::dead_letters::Death;
-use posthorn_store::{Result, Store, dead_letters, idempotency, partitions, rejected_requests, tenants};
+use posthorn_store::{
+    Result, Store, dead_letters, idempotency, partitions, rejected_requests, source_stats, sources, tenants,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -44,6 +47,9 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     }
     let days = Duration::from_secs(u64::try_from(settings.keep_rejected_days).unwrap_or_default() * 86_400);
     rejected_requests::drop_old(&client, earlier(now, days)).await?;
+    sources::drop_expired_secrets(&client).await?;
+    let days = Duration::from_secs(u64::try_from(settings.keep_stats_days).unwrap_or_default() * 86_400);
+    source_stats::drop_old(&client, earlier(now, days)).await?;
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
     while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch).await? {
@@ -64,9 +70,4 @@ async fn tell_untold(store: &Store, now: Timestamp) -> Result<()> {
         dead_letters::of_delivery(&client, id, &death, now).await?;
     }
     Ok(())
-}
-
-fn earlier(now: Timestamp, by: Duration) -> Timestamp {
-    Timestamp::from_second(now.as_second().saturating_sub(i64::try_from(by.as_secs()).unwrap_or(i64::MAX)))
-        .unwrap_or(Timestamp::UNIX_EPOCH)
 }

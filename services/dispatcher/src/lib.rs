@@ -27,10 +27,12 @@ use moka::future::Cache;
 use posthorn_bus::{Consumer, Gate, Handler, Link, Publisher, topology};
 use posthorn_core::egress::Egress;
 use posthorn_process::http::LoggedRequestSpan;
-use posthorn_process::{Service, admin, http, problem, telemetry};
+use posthorn_process::keys::{self, Keys};
+use posthorn_process::{Service, admin, http, problem, telemetry, tls};
 use posthorn_store::seal::Sealer;
 use posthorn_store::snapshot::Subscriptions;
 use posthorn_store::{Store, partitions};
+use reqwest::redirect::Policy;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,10 +45,14 @@ use crate::settings::Settings;
 /// How often the snapshot is loaded anew, in case a notification was missed.
 const RELOAD: Duration = Duration::from_secs(20);
 
+/// Longest wait for the gateway's answer to a test.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A dispatcher that has bound its ports.
 pub struct Bound {
     settings: Settings,
     store: Store,
+    clients: (Keys, reqwest::Client),
     listener: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -64,7 +70,8 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     }
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
-    Ok(Bound { settings, store, listener, admin })
+    let clients = (Keys::new(&settings.keys, Egress::from(&settings.endpoints))?, gateway_client()?);
+    Ok(Bound { settings, store, clients, listener, admin })
 }
 
 impl Bound {
@@ -74,7 +81,7 @@ impl Bound {
 
     /// Works until `stop`, then finishes what is in hand.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { settings, store, listener, admin } = self;
+        let Self { settings, store, clients, listener, admin } = self;
         let tasks = TaskTracker::new();
         let background = CancellationToken::new();
         let subscriptions = Subscriptions::default();
@@ -106,7 +113,7 @@ impl Bound {
             }
         });
 
-        serve(&settings, &store, listener, stop)?.await?;
+        serve(&settings, &store, clients, listener, stop)?.await?;
         // Each of these ends by itself after the signal; a panic in one was logged where it happened.
         let _ = tokio::join!(scheduling, cleaning, consumption);
         background.cancel();
@@ -121,19 +128,33 @@ impl Bound {
     }
 }
 
+/// The operator says where the gateway is, so it may be anywhere.
+fn gateway_client() -> Result<reqwest::Client, RunError> {
+    let tls = tls::client_config().map_err(keys::SetUpError::from)?;
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).redirect(Policy::none()).no_proxy();
+    Ok(client.timeout(GATEWAY_TIMEOUT).build()?)
+}
+
 fn serve(
     settings: &Settings,
     store: &Store,
+    (keys, gateway): (Keys, reqwest::Client),
     listener: std::net::TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<Server> {
     let api = web::Data::new(api::Api {
         store: store.clone(),
         egress: Egress::from(&settings.endpoints),
+        gateway_internal_url: match settings.gateway_internal_url.as_str() {
+            "" => settings.gateway_url.clone(),
+            url => url.to_owned(),
+        },
         gateway_url: settings.gateway_url.clone(),
+        gateway,
+        keys,
         operator_token: settings.operator_token.clone(),
         max_body_bytes: settings.api.max_body_bytes,
-        keys: Cache::builder()
+        known_keys: Cache::builder()
             .max_capacity(settings.api.key_cache_entries)
             .time_to_live(Duration::from_secs(settings.api.key_cache_seconds))
             .build(),

@@ -3,16 +3,19 @@
 use std::collections::BTreeMap;
 
 use actix_web::http::Method;
-use actix_web::web::{self, ServiceConfig, delete, get, patch, post};
+use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, Route};
 
-use crate::api::{api_keys, dead_letters, deliveries, events, sources, subscriptions, tenants};
+use crate::api::{
+    api_keys, dead_letters, deliveries, event_types, events, rejected_requests, sources, subscriptions, tenants,
+};
 use crate::error::ApiError;
 
 fn operations() -> Vec<(Method, &'static str, Route)> {
     const TENANT: &str = "/v1/tenants/{tenant_id}";
     const API_KEYS: &str = "/v1/tenants/{tenant_id}/api-keys";
     const SOURCE: &str = "/v1/sources/{source_id}";
+    const EVENT_TYPE: &str = "/v1/event-types/{name}";
     const SUBSCRIPTION: &str = "/v1/subscriptions/{subscription_id}";
     const DELIVERY: &str = "/v1/deliveries/{delivery_id}";
     const DEAD_LETTER: &str = "/v1/dead-letters/{dead_letter_id}";
@@ -30,6 +33,16 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::GET, SOURCE, get().to(sources::show)),
         (Method::PATCH, SOURCE, patch().to(sources::update)),
         (Method::DELETE, SOURCE, delete().to(sources::delete)),
+        (Method::POST, "/v1/sources/{source_id}/rotate-secret", post().to(sources::rotate)),
+        (Method::POST, "/v1/sources/{source_id}/test", post().to(sources::test)),
+        (Method::GET, "/v1/sources/{source_id}/stats", get().to(sources::stats)),
+        (Method::GET, "/v1/sources/{source_id}/health", get().to(sources::health)),
+        (Method::GET, "/v1/rejected-requests", get().to(rejected_requests::list)),
+        (Method::POST, "/v1/rejected-requests/{rejected_request_id}/reverify", post().to(rejected_requests::reverify)),
+        (Method::GET, "/v1/event-types", get().to(event_types::list)),
+        (Method::PUT, EVENT_TYPE, put().to(event_types::put)),
+        (Method::GET, EVENT_TYPE, get().to(event_types::show)),
+        (Method::DELETE, EVENT_TYPE, delete().to(event_types::delete)),
         (Method::POST, "/v1/subscriptions", post().to(subscriptions::create)),
         (Method::GET, "/v1/subscriptions", get().to(subscriptions::list)),
         (Method::GET, SUBSCRIPTION, get().to(subscriptions::show)),
@@ -37,6 +50,7 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::DELETE, SUBSCRIPTION, delete().to(subscriptions::delete)),
         (Method::GET, "/v1/events", get().to(events::list)),
         (Method::GET, "/v1/events/{event_id}", get().to(events::show)),
+        (Method::POST, "/v1/events/{event_id}/route", post().to(events::route)),
         (Method::GET, "/v1/deliveries", get().to(deliveries::list)),
         (Method::GET, DELIVERY, get().to(deliveries::show)),
         (Method::POST, "/v1/deliveries/{delivery_id}/retry", post().to(deliveries::retry)),

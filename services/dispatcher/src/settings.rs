@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_core::egress::Egress;
-use posthorn_process::{http, telemetry};
+use posthorn_process::{egress, http, keys, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -18,27 +17,21 @@ pub struct Settings {
     pub operator_token: SecretString,
     /// How the outside reaches the gateway.
     pub gateway_url: String,
+    /// How this service reaches the gateway, for tests of sources; empty is the same.
+    pub gateway_internal_url: String,
     /// How long work in hand may take after the signal to stop.
     pub shutdown_grace_seconds: u64,
     pub http: http::Settings,
     pub log: telemetry::Settings,
     pub database: posthorn_store::Settings,
     pub broker: posthorn_bus::Settings,
-    pub endpoints: Endpoints,
+    pub endpoints: egress::Settings,
+    pub keys: keys::Settings,
     pub api: Api,
     pub fan_out: FanOut,
     pub scheduler: Scheduler,
     pub clerk: Clerk,
     pub janitor: Janitor,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Endpoints {
-    /// Whether endpoints may be plain `http`.
-    pub allow_http: bool,
-    /// Whether endpoints may have loopback and private addresses.
-    pub allow_private_networks: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -104,6 +97,8 @@ pub struct Janitor {
     pub keep_dedup_days: i64,
     /// Days for which rejected requests are kept.
     pub keep_rejected_days: i64,
+    /// Days for which counts by the hour are kept.
+    pub keep_stats_days: i64,
     /// Rows of a deleted tenant that are erased at once.
     pub erase_batch: i64,
 }
@@ -111,11 +106,5 @@ pub struct Janitor {
 impl Settings {
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.shutdown_grace_seconds)
-    }
-}
-
-impl From<&Endpoints> for Egress {
-    fn from(endpoints: &Endpoints) -> Self {
-        Self { allow_http: endpoints.allow_http, allow_private_networks: endpoints.allow_private_networks }
     }
 }

@@ -5,13 +5,14 @@
 //! down, the answer is 503, never 4xx: providers take 4xx as final and would not send again.
 
 pub mod error;
-mod keys;
 mod limits;
 mod receive;
+mod refusals;
 mod relay;
 mod routes;
 pub mod settings;
 mod sources;
+mod tally;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -22,6 +23,8 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 use jiff::Timestamp;
 use posthorn_bus::Publisher;
+use posthorn_core::egress::Egress;
+use posthorn_process::keys::Keys;
 use posthorn_process::{Service, admin, http, problem, telemetry};
 use posthorn_store::batcher::{Batcher, Item, Limits};
 use posthorn_store::events::{self, Accepted, NewEvent};
@@ -63,7 +66,10 @@ struct Gateway {
     accepting: Batcher<Submission, Vec<Accepted>, posthorn_store::Error>,
     rejecting: Batcher<Rejection, (), posthorn_store::Error>,
     refusals: limits::RefusalBudget,
-    keys: keys::Keys,
+    in_flight: limits::InFlight,
+    address_rates: limits::AddressRates,
+    tally: tally::Tally,
+    keys: Keys,
     relay: relay::Relay,
 }
 
@@ -71,7 +77,7 @@ struct Gateway {
 pub struct Bound {
     settings: Settings,
     store: Store,
-    keys: keys::Keys,
+    keys: Keys,
     listener: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -83,7 +89,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     settings.broker.check().map_err(RunError::Broker)?;
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
-    let keys = keys::Keys::new(&settings.keys)?;
+    let keys = Keys::new(&settings.keys, Egress::from(&settings.endpoints))?;
     Ok(Bound { settings, store, keys, listener, admin })
 }
 
@@ -101,6 +107,8 @@ impl Bound {
         let sources = sources::Sources::default();
         let (loaded, is_loaded) = watch::channel(false);
         tasks.spawn(sources::follow(store.clone(), sources.clone(), loaded, background.clone()));
+        let tally = tally::Tally::default();
+        tasks.spawn(tally.clone().write_down(store.clone(), background.clone()));
         let (publisher, publishing) = posthorn_bus::publisher(settings.broker.clone(), GatewayService::NAME);
         let publishing = tokio::spawn(publishing);
         let relay =
@@ -110,6 +118,9 @@ impl Bound {
             accepting: accepting(&settings, &store, &tasks),
             rejecting: rejecting(&store, &tasks),
             refusals: limits::RefusalBudget::default(),
+            in_flight: limits::InFlight::new(settings.accept.max_in_flight, settings.accept.max_in_flight_bytes),
+            address_rates: limits::AddressRates::new(settings.accept.rated_addresses),
+            tally,
             keys,
             sources,
             store: store.clone(),

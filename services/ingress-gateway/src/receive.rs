@@ -5,28 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::web::{Data, Path, Payload};
+use actix_web::web::{Data as AppData, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use posthorn_core::id::{EventId, RejectedRequestId, SourceId};
+use posthorn_core::envelope::Data;
+use posthorn_core::id::EventId;
 use posthorn_core::provider::Provider;
 use posthorn_core::request::{Headers, RawRequest};
-use posthorn_core::routing::Route;
-use posthorn_core::signature::{Answer, Material, Need, Occurrence, RefusalKind, Verdict, Verifier};
-use posthorn_core::{dedup, redact};
+use posthorn_core::schema::Validation;
+use posthorn_core::signature::{Answer, Need, Occurrence, Refusal, RefusalKind, Verdict};
 use posthorn_process::trace;
-use posthorn_store::events::{Accepted, NewEvent};
-use posthorn_store::rejected_requests::Rejected;
+use posthorn_store::events::{Accepted, NewEvent, Origin};
 use serde::{Deserialize, Serialize};
 use tracing::{Span, info, warn};
 
-use crate::Gateway;
 use crate::error::GatewayError;
-use crate::limits;
+use crate::limits::{self, Ticket};
 use crate::sources::{Door, Found};
+use crate::{Gateway, refusals};
 
 /// What an accepted request is answered.
 #[derive(Serialize)]
@@ -45,7 +43,7 @@ pub struct Address {
 
 /// `POST`, and `GET` for the challenges that come by it.
 pub async fn receive(
-    gateway: Data<Gateway>,
+    gateway: AppData<Gateway>,
     address: Path<Address>,
     request: HttpRequest,
     payload: Payload,
@@ -71,23 +69,36 @@ pub async fn receive(
     metrics::histogram!("posthorn_receive_seconds").record(began.elapsed());
     let (kind, event) = told(&outcome);
     let source = door.as_ref().map(|door| door.id);
-    info!(
-        source.id = source.map(tracing::field::display),
-        source.provider = door.as_ref().map(|door| door.provider.as_str()),
-        outcome = kind,
-        event.id = event.map(tracing::field::display),
-        body_bytes = raw.body.len(),
-        duration_us = began.elapsed().as_micros() as u64,
-        "received: {kind}"
-    );
+    // One line for each request. What was not accepted is a warning, for the file of errors.
+    macro_rules! tell {
+        ($level:ident, $($detail:tt)*) => {
+            $level!(
+                source.id = source.map(tracing::field::display),
+                source.provider = door.as_ref().map(|door| door.provider.as_str()),
+                outcome = kind,
+                event.id = event.map(tracing::field::display),
+                body_bytes = raw.body.len(),
+                duration_us = began.elapsed().as_micros() as u64,
+                $($detail)*
+                "received: {kind}"
+            )
+        };
+    }
+    match &outcome {
+        Ok(_) => tell!(info,),
+        Err(error) => tell!(warn, error = error as &dyn std::error::Error,),
+    }
     metrics::counter!("posthorn_received_total", "outcome" => kind).increment(1);
     match outcome {
         Ok(outcome) => Ok(answer(door.as_deref(), outcome)),
         Err(error) => {
             if let Some((reason, detail)) = error.rejection() {
-                keep(&gateway, door.as_deref(), reason, detail, sender, &raw, now);
-            } else {
-                warn!(error = &error as &dyn std::error::Error, "not accepted, by our fault");
+                if let Some(source) = source {
+                    gateway.tally.refused(source, reason, now);
+                }
+                let event = address.event.as_deref();
+                let content = error.is_of_content().then_some((&raw, event));
+                refusals::keep(&gateway, door.as_deref(), reason, detail, sender, content, now);
             }
             Err(error)
         }
@@ -110,6 +121,7 @@ async fn take_in(
     payload: Payload,
     now: Timestamp,
 ) -> Result<Outcome, GatewayError> {
+    let mut ticket = gateway.in_flight.enter().ok_or(GatewayError::Overloaded)?;
     let verifier = door.verifier.as_ref().map_err(|detail| GatewayError::Misconfigured { detail: detail.clone() })?;
     let names_event = matches!(door.provider, Provider::Internal | Provider::Generic);
     if address.event.is_some() && !names_event {
@@ -123,18 +135,25 @@ async fn take_in(
     if raw.headers.get("content-length").and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n > limit) {
         return Err(GatewayError::TooLarge { limit_bytes: limit });
     }
-    if !door.allows(sender) {
+    if !door.allowed.allows(sender) {
         let address = sender.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
         return Err(GatewayError::AddressNotAllowed { address });
     }
-    if !door.admits(now) {
-        return Err(GatewayError::RateLimited);
+    // An address that sends too much must not use up what the source has for others.
+    if let (Some(per_second), Some(sender)) = (door.address_rate, sender) {
+        gateway.address_rates.take(door.id, sender, per_second, now).map_err(|at| GatewayError::limited(now, at))?;
     }
-    read_body(payload, limit, Duration::from_millis(settings.body_timeout_ms), &mut raw.body).await?;
-    match judge(gateway, verifier, raw, address.event.as_deref(), now).await? {
+    door.admit(now).map_err(|at| GatewayError::limited(now, at))?;
+    let timeout = Duration::from_millis(settings.body_timeout_ms);
+    read_body(payload, limit, timeout, &mut ticket, &mut raw.body).await?;
+    match gateway.keys.judge(verifier, raw, address.event.as_deref(), now).await? {
         Verdict::Events { occurrences, matched } => {
-            if let Some(secret) = matched.and_then(|index| door.secrets.get(index)) {
+            if let Some((secret, expires_at)) = matched.and_then(|index| door.secrets.get(index)) {
                 Span::current().record("secret.id", tracing::field::display(secret));
+                if expires_at.is_some_and(|at| at <= now) {
+                    return Err(GatewayError::Refused(expired()));
+                }
+                gateway.tally.matched(*secret, now);
             }
             accept(gateway, door, raw, occurrences, now).await
         }
@@ -148,33 +167,15 @@ async fn take_in(
             info!(source.id = %door.id, "nothing to accept: {detail}");
             Ok(Outcome::Ignored)
         }
+        // `Keys::judge` gives it what it needs.
         Verdict::Needs(Need::Certificate { url } | Need::KeySet { url }) => Err(GatewayError::Unusable { url }),
     }
 }
 
-/// Judges a request, with what that needs from the network. Asked for again in spite of having been
-/// fetched, it was not usable: our fault, not the sender's.
-async fn judge(
-    gateway: &Gateway,
-    verifier: &Verifier,
-    raw: &RawRequest,
-    path_event: Option<&str>,
-    now: Timestamp,
-) -> Result<Verdict, GatewayError> {
-    let need = match verifier.judge(raw, path_event, now, &Material::default())? {
-        Verdict::Needs(need) => need,
-        verdict => return Ok(verdict),
-    };
-    let material = gateway.keys.get(&need).await.map_err(GatewayError::Unfetched)?;
-    let judged = verifier.judge(raw, path_event, now, &material);
-    let lacks_key = matches!(&judged, Err(refusal) if refusal.kind == RefusalKind::UnknownKey);
-    match verifier.key_set_url() {
-        Some(url) if lacks_key && gateway.keys.renew(url).await => {
-            let material = gateway.keys.get(&need).await.map_err(GatewayError::Unfetched)?;
-            Ok(verifier.judge(raw, path_event, now, &material)?)
-        }
-        _ => Ok(judged?),
-    }
+/// The secret is still loaded, but the time that it had beside its successor is over.
+fn expired() -> Refusal {
+    let detail = "signed with a secret that was replaced, and whose time is over".to_owned();
+    Refusal { kind: RefusalKind::SignatureMismatch, detail }
 }
 
 /// Returns only after the commit: a provider does not send again what was acknowledged.
@@ -185,8 +186,10 @@ async fn accept(
     occurrences: Vec<Occurrence>,
     now: Timestamp,
 ) -> Result<Outcome, GatewayError> {
-    let events: Arc<[NewEvent]> =
-        occurrences.into_iter().map(|occurrence| new_event(door, raw, occurrence, now)).collect();
+    let events: Arc<[NewEvent]> = occurrences
+        .into_iter()
+        .map(|occurrence| new_event(gateway, door, raw, occurrence, now))
+        .collect::<Result<_, _>>()?;
     let timeout = Duration::from_millis(gateway.settings.accept.timeout_ms);
     let submitted = gateway.accepting.submit(crate::Submission(Arc::clone(&events)));
     // Given up here, it may be committed all the same; then the provider's repeat is a duplicate.
@@ -210,40 +213,32 @@ async fn accept(
     Ok(first.map_or(Outcome::Ignored, |(id, duplicate)| Outcome::Accepted { id, duplicate }))
 }
 
-fn new_event(door: &Door, raw: &RawRequest, occurrence: Occurrence, now: Timestamp) -> NewEvent {
-    let body = occurrence.body.unwrap_or_else(|| raw.body.clone());
-    let dedup_key = dedup::key(door.id, occurrence.dedup_parts.iter().map(String::as_str));
-    NewEvent {
-        id: EventId::new(now, rand::random()),
-        source_id: door.id,
-        source_slug: door.slug.clone(),
-        route: route(door, raw, &body),
-        event_type: occurrence.event_type,
-        provider_event_id: occurrence.provider_event_id.map(storable),
-        dedup_key,
-        occurred_at: occurrence.occurred_at,
-        received_at: now,
-        headers: redact::visible(&raw.headers).into(),
-        content_type: raw.headers.get("content-type").unwrap_or_default().to_owned(),
-        traceparent: trace::traceparent_or_new(&Span::current()),
-        body,
+/// The event of an occurrence, its payload held to the schema of its type as the source wants it.
+fn new_event(
+    gateway: &Gateway,
+    door: &Door,
+    raw: &RawRequest,
+    occurrence: Occurrence,
+    now: Timestamp,
+) -> Result<NewEvent, GatewayError> {
+    let origin = Origin { source_id: door.id, tenant_id: door.tenant_id, slug: &door.slug, routing: &door.routing };
+    let traceparent = trace::traceparent_or_new(&Span::current());
+    let mut event = NewEvent::of(&origin, raw, occurrence, EventId::new(now, rand::random()), traceparent, now);
+    if door.validate == Validation::Off {
+        return Ok(event);
     }
-}
-
-/// A tenant's source routes to that tenant whatever the request says.
-fn route(door: &Door, raw: &RawRequest, body: &[u8]) -> Route {
-    match door.tenant_id {
-        Some(tenant) => Route::Tenant(tenant),
-        None => match door.routing.route(&raw.headers, body) {
-            Route::External(id) => Route::External(storable(id)),
-            route => route,
-        },
+    let Some(schema) = gateway.sources.schema(&event.event_type) else { return Ok(event) };
+    // Texts, and values that were parsed a moment ago: there is nothing that cannot be written.
+    let payload = serde_json::to_value(Data::read(&event.content_type, &event.body)).unwrap_or_default();
+    if let Err(violation) = schema.check(&payload) {
+        if door.validate == Validation::Enforce {
+            return Err(GatewayError::PayloadInvalid { event_type: event.event_type.to_string(), violation });
+        }
+        warn!(source.id = %door.id, event.type = %event.event_type, "accepted against its schema: {violation}");
+        metrics::counter!("posthorn_schema_violations_total").increment(1);
+        event.schema_violation = Some(violation.to_string());
     }
-}
-
-/// PostgreSQL keeps no NUL in text, and no identifier has a use for one.
-fn storable(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+    Ok(event)
 }
 
 /// Reads the body up to `limit`, checked while reading.
@@ -251,6 +246,7 @@ async fn read_body(
     mut payload: Payload,
     limit: usize,
     timeout: Duration,
+    ticket: &mut Ticket<'_>,
     body: &mut Bytes,
 ) -> Result<(), GatewayError> {
     let mut read = BytesMut::new();
@@ -259,6 +255,9 @@ async fn read_body(
             let chunk = chunk.map_err(|error| GatewayError::Unreadable { detail: error.to_string() })?;
             if read.len() + chunk.len() > limit {
                 return Err(GatewayError::TooLarge { limit_bytes: limit });
+            }
+            if !ticket.hold(chunk.len()) {
+                return Err(GatewayError::Overloaded);
             }
             read.extend_from_slice(&chunk);
         }
@@ -298,63 +297,6 @@ fn told(outcome: &Result<Outcome, GatewayError>) -> (&'static str, Option<EventI
         Ok(Outcome::Ignored) => ("ignored", None),
         Err(error) => (error.rejection().map_or("unavailable", |(reason, _)| reason), None),
     }
-}
-
-/// A refused request with what is needed to verify it again.
-#[derive(Serialize)]
-struct Kept<'a> {
-    method: &'a str,
-    target: &'a str,
-    headers: Vec<(&'a str, &'a str)>,
-    body: String,
-}
-
-/// Keeps a refused request, if the budget allows. The answer does not wait for it.
-fn keep(
-    gateway: &Data<Gateway>,
-    door: Option<&Door>,
-    reason: &str,
-    detail: String,
-    sender: Option<IpAddr>,
-    raw: &RawRequest,
-    now: Timestamp,
-) {
-    let settings = &gateway.settings.rejected;
-    let source: Option<SourceId> = door.map(|door| door.id);
-    if !gateway.refusals.take(source, settings.per_source_and_minute, now) {
-        metrics::counter!("posthorn_rejected_not_kept_total").increment(1);
-        return;
-    }
-    let id = RejectedRequestId::new(now, rand::random());
-    // What names no source can never be verified, so its content is of no use.
-    let worth_keeping = source.is_some() && raw.body.len() <= settings.max_request_bytes;
-    let request = worth_keeping.then(|| {
-        let kept = Kept {
-            method: &raw.method,
-            target: &raw.target,
-            headers: raw.headers.iter().collect(),
-            body: base64::engine::general_purpose::STANDARD.encode(&raw.body),
-        };
-        // Strings only: there is nothing that cannot be written.
-        gateway.store.sealer().seal(id.as_uuid(), &serde_json::to_vec(&kept).unwrap_or_default())
-    });
-    let rejected = Rejected {
-        id,
-        source_id: source,
-        tenant_id: door.and_then(|door| door.tenant_id),
-        reason: reason.to_owned(),
-        detail: storable(detail),
-        received_at: now,
-        address: sender.map(|address| address.to_string()).unwrap_or_default(),
-        body_bytes: i32::try_from(raw.body.len()).unwrap_or(i32::MAX),
-        request,
-    };
-    let gateway = gateway.clone();
-    actix_web::rt::spawn(async move {
-        if let Err(error) = gateway.rejecting.submit(crate::Rejection(Arc::new(rejected))).await {
-            warn!(error = &error as &dyn std::error::Error, "a refused request was not kept");
-        }
-    });
 }
 
 fn sender(gateway: &Gateway, request: &HttpRequest) -> Option<IpAddr> {

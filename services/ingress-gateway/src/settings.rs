@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_process::{http, telemetry};
+use posthorn_process::{egress, http, keys, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -20,7 +20,8 @@ pub struct Settings {
     pub database: posthorn_store::Settings,
     pub broker: posthorn_bus::Settings,
     pub accept: Accept,
-    pub keys: Keys,
+    pub endpoints: egress::Settings,
+    pub keys: keys::Settings,
     pub rejected: Rejected,
     pub relay: Relay,
 }
@@ -40,29 +41,18 @@ pub struct Accept {
     pub batch_events: usize,
     /// Bytes of bodies in one batch.
     pub batch_bytes: usize,
+    /// Requests taken in at the same time.
+    pub max_in_flight: usize,
+    /// Bytes of the bodies that they hold.
+    pub max_in_flight_bytes: usize,
+    /// Addresses whose rates are remembered.
+    pub rated_addresses: u64,
     /// Requests that may wait for a batch.
     pub queue: usize,
     /// Longest wait for the commit, in milliseconds.
     pub timeout_ms: u64,
     /// How many reverse proxies in front append to `X-Forwarded-For`.
     pub trusted_proxies: usize,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
-    /// Longest wait for a certificate or key set, in milliseconds.
-    pub timeout_ms: u64,
-    /// Largest certificate or key set, in bytes.
-    pub max_bytes: usize,
-    /// How many of each are remembered.
-    pub entries: u64,
-    /// How long a certificate is remembered, in seconds.
-    pub certificate_seconds: u64,
-    /// How long a key set is remembered, in seconds.
-    pub key_set_seconds: u64,
-    /// Shortest time between two fetches of a key set for keys that it lacks, in seconds.
-    pub renew_seconds: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

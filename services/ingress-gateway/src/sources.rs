@@ -1,23 +1,26 @@
 //! The sources as the gateway knows them: a snapshot that follows the database.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
+use posthorn_core::address::AllowList;
+use posthorn_core::event_type::EventType;
 use posthorn_core::id::{SecretId, SourceId, TenantId};
-use posthorn_core::pace::{self, Bucket};
+use posthorn_core::pace::Bucket;
 use posthorn_core::provider::Provider;
 use posthorn_core::routing::Routing;
+use posthorn_core::schema::{Schema, Validation};
 use posthorn_core::signature::Verifier;
 use posthorn_store::changes::{self, Change};
-use posthorn_store::{Store, sources};
+use posthorn_store::{Store, event_types, sources};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
+
+use crate::limits;
 
 /// A source, ready to judge requests.
 #[derive(Debug)]
@@ -30,12 +33,14 @@ pub struct Door {
     pub routing: Routing,
     /// `Err` tells why nothing can be verified: then everything is refused as our fault.
     pub verifier: Result<Verifier, String>,
-    /// The secrets' ids, in the order of the verifier's.
-    pub secrets: Vec<SecretId>,
-    /// Empty allows every address.
-    pub allowed: Vec<IpNet>,
+    /// The secrets' ids, in the order of the verifier's, and until when each is good.
+    pub secrets: Vec<(SecretId, Option<Timestamp>)>,
+    pub allowed: AllowList,
     pub max_body_bytes: Option<usize>,
     pub response: Option<Response>,
+    pub validate: Validation,
+    /// Requests a second from one address.
+    pub address_rate: Option<f64>,
     rate: Option<Arc<Rate>>,
 }
 
@@ -55,30 +60,22 @@ pub struct Response {
 }
 
 impl Door {
-    /// Whether a request from `address` may come in.
-    pub fn allows(&self, address: Option<IpAddr>) -> bool {
-        self.allowed.is_empty()
-            || address.is_some_and(|address| {
-                let address = address.to_canonical();
-                self.allowed.iter().any(|net| net.contains(&address))
-            })
-    }
-
-    /// Whether the source's rate leaves room for one more request now.
-    pub fn admits(&self, now: Timestamp) -> bool {
-        let Some(rate) = &self.rate else { return true };
-        let mut bucket = rate.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let (taken, left) = pace::take(&bucket, rate.per_second, 1, now);
-        *bucket = left;
-        taken == 1
+    /// Takes one request of the source's rate; `Err` tells when there will be room again.
+    pub fn admit(&self, now: Timestamp) -> Result<(), Timestamp> {
+        self.rate.as_ref().map_or(Ok(()), |rate| limits::take(&rate.bucket, rate.per_second, now))
     }
 }
 
-/// All sources, by what stands in the URL; `None` until they are loaded. Cheap to clone.
+/// All sources, by what stands in the URL, and the schemas of event types; `None` until they are
+/// loaded. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Sources(Arc<RwLock<Option<Doors>>>);
+pub struct Sources {
+    doors: Arc<RwLock<Option<Doors>>>,
+    schemas: Arc<RwLock<Schemas>>,
+}
 
 type Doors = HashMap<String, Arc<Door>>;
+type Schemas = HashMap<String, Arc<Schema>>;
 type Rates = HashMap<SourceId, Arc<Rate>>;
 
 /// What is known of an address.
@@ -92,25 +89,34 @@ pub enum Found {
 
 impl Sources {
     pub fn find(&self, address: &str) -> Found {
-        match self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        match self.doors.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             None => Found::NotLoaded,
             Some(doors) => doors.get(address).cloned().map_or(Found::Nothing, Found::Door),
         }
     }
 
+    /// What the payload of an event type has to be, if anybody said.
+    pub fn schema(&self, event_type: &EventType) -> Option<Arc<Schema>> {
+        self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(event_type.as_str()).cloned()
+    }
+
     /// The rate limits of now, so that a new snapshot does not fill their buckets.
     fn rates(&self) -> Rates {
-        let doors = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
         let doors = doors.iter().flat_map(HashMap::values);
         doors.filter_map(|door| Some((door.id, Arc::clone(door.rate.as_ref()?)))).collect()
     }
 
     fn replace(&self, doors: Doors) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(doors);
+        *self.doors.write().unwrap_or_else(PoisonError::into_inner) = Some(doors);
+    }
+
+    fn replace_schemas(&self, schemas: Schemas) {
+        *self.schemas.write().unwrap_or_else(PoisonError::into_inner) = schemas;
     }
 
     fn replace_one(&self, id: SourceId, door: Option<(String, Arc<Door>)>) {
-        let mut doors = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut doors = self.doors.write().unwrap_or_else(PoisonError::into_inner);
         // Before the first complete load, that will bring it.
         let Some(doors) = doors.as_mut() else { return };
         doors.retain(|_, known| known.id != id);
@@ -128,6 +134,7 @@ pub async fn follow(store: Store, sources: Sources, loaded: tokio::sync::watch::
                 Change::Everything => load_all(&store, &sources).await.map(|()| {
                     loaded.send_replace(true);
                 }),
+                Change::EventType(_) => load_schemas(&store, &sources).await,
                 Change::Source(id) => load_one(&store, &sources, SourceId::from_uuid(id)).await,
                 Change::Subscription(_) => Ok(()),
             };
@@ -144,6 +151,7 @@ pub async fn follow(store: Store, sources: Sources, loaded: tokio::sync::watch::
 const RELOAD: Duration = Duration::from_secs(20);
 
 async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> {
+    load_schemas(store, known).await?;
     let client = store.client().await?;
     let all = sources::all(&client).await?;
     let ids: Vec<SourceId> = all.iter().map(|source| source.id).collect();
@@ -163,6 +171,20 @@ async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> 
     Ok(())
 }
 
+async fn load_schemas(store: &Store, known: &Sources) -> posthorn_store::Result<()> {
+    let schemas = event_types::schemas(&store.client().await?).await?;
+    let parsed = schemas.into_iter().filter_map(|(name, schema)| match Schema::parse(&schema) {
+        Ok(schema) => Some((name, Arc::new(schema))),
+        Err(fault) => {
+            // Written by the API, which parses them first.
+            error!(error = &fault as &dyn std::error::Error, "the schema of `{name}` cannot be used");
+            None
+        }
+    });
+    known.replace_schemas(parsed.collect());
+    Ok(())
+}
+
 async fn load_one(store: &Store, known: &Sources, id: SourceId) -> posthorn_store::Result<()> {
     let client = store.client().await?;
     let found = sources::find(&client, None, id).await?;
@@ -178,13 +200,19 @@ async fn load_one(store: &Store, known: &Sources, id: SourceId) -> posthorn_stor
 }
 
 fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -> Door {
-    let ids = secrets.iter().map(|secret| secret.id).collect();
+    let ids = secrets.iter().map(|secret| (secret.id, secret.expires_at)).collect();
     let texts = secrets.into_iter().map(|secret| secret.secret).collect();
-    let verifier = Verifier::new(source.provider, &source.config, texts).map_err(|fault| {
-        error!(source.id = %source.id, error = &fault as &dyn std::error::Error, "a source cannot verify anything");
-        fault.to_string()
-    });
-    let per_second = source.rate_limit.as_ref().and_then(|limit| limit.get("per_second")?.as_f64());
+    let verifier = Verifier::new(source.provider, &source.config, texts).map_err(|fault| fault.to_string());
+    // Written by the API, which parses it first. Without its list nobody may come in.
+    let (allowed, verifier) = match AllowList::parse(&source.allowed_ips) {
+        Ok(allowed) => (allowed, verifier),
+        Err(index) => (AllowList::default(), Err(format!("allowed_ips/{index} is no network"))),
+    };
+    if let Err(fault) = &verifier {
+        error!(source.id = %source.id, "a source can take nothing in: {fault}");
+    }
+    let limit = |name: &str| source.rate_limit.as_ref().and_then(|limit| limit.get(name)?.as_f64());
+    let (per_second, address_rate) = (limit("per_second"), limit("per_address_per_second"));
     let known = rates.get(&source.id).cloned();
     let rate = per_second.map(|per_second| {
         let fresh = || Arc::new(Rate { per_second, bucket: Mutex::new(Bucket { tokens: 0.0, at: None }) });
@@ -198,15 +226,11 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -
         routing: source.routing,
         verifier,
         secrets: ids,
-        // Written by the API, which parses them first.
-        allowed: source.allowed_ips.iter().filter_map(|net| parse_net(net)).collect(),
+        allowed,
         max_body_bytes: source.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
         response: source.response.and_then(|response| serde_json::from_value(response).ok()),
+        validate: source.validate,
+        address_rate,
         rate,
     }
-}
-
-/// A network, or a single address.
-fn parse_net(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }

@@ -4,6 +4,7 @@
 mod changes;
 #[cfg(test)]
 mod garbage;
+#[cfg(test)]
 mod imitations;
 #[cfg(test)]
 mod sources;

@@ -6,3 +6,4 @@
 mod broker;
 mod record;
 mod road;
+mod sources;

@@ -44,6 +44,7 @@ fn event(key: &str, received_at: Timestamp) -> NewEvent {
         content_type: "application/json".into(),
         traceparent: String::new(),
         body: Bytes::from_static(b"{}"),
+        schema_violation: None,
     }
 }
 

@@ -124,7 +124,7 @@ pub async fn delete(api: Data<Api>, caller: Caller, ids: Path<(String, String)>,
         return Err(ApiError::not_found("API key", id));
     }
     // Other replicas forget it when their memory of it runs out.
-    api.keys.invalidate_all();
+    api.known_keys.invalidate_all();
     Ok(HttpResponse::NoContent().finish())
 }
 

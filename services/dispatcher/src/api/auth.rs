@@ -103,7 +103,7 @@ fn bearer(request: &HttpRequest) -> Option<String> {
 async fn find_key(api: &Data<Api>, token: &str) -> Result<Option<KnownKey>, ApiError> {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    if let Some(known) = api.keys.get(&hash).await {
+    if let Some(known) = api.known_keys.get(&hash).await {
         return Ok(known);
     }
     let client = api.store.client().await?;
@@ -116,6 +116,6 @@ async fn find_key(api: &Data<Api>, token: &str) -> Result<Option<KnownKey>, ApiE
         may_read: key.scopes.iter().any(|scope| scope == "read"),
         may_write: key.scopes.iter().any(|scope| scope == "write"),
     });
-    api.keys.insert(hash, known.clone()).await;
+    api.known_keys.insert(hash, known.clone()).await;
     Ok(known)
 }

@@ -77,10 +77,10 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let dead = dead_letters::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("dead letter", id))?;
-    let conflict = |detail: &str| ApiError::Conflict { detail: detail.to_owned(), errors: Vec::new() };
-    let delivery = dead.delivery_id.ok_or_else(|| conflict("the message names no delivery that could be replayed"))?;
+    let delivery =
+        dead.delivery_id.ok_or_else(|| ApiError::conflict("the message names no delivery that could be replayed"))?;
     let found = deliveries::find(&client, tenant, delivery).await?;
-    let found = found.ok_or_else(|| conflict("its delivery is older than the retention"))?;
+    let found = found.ok_or_else(|| ApiError::conflict("its delivery is older than the retention"))?;
     let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;
     Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
 }

@@ -150,14 +150,13 @@ pub async fn set_going(
     from: &[State],
     trigger: Trigger,
 ) -> ApiResult<Delivery> {
-    let conflict = |detail: String| ApiError::Conflict { detail, errors: Vec::new() };
     let owner = Some(found.tenant_id);
     if subscriptions::find(db, owner, found.subscription_id).await?.is_none() {
-        return Err(conflict("its subscription is deleted".to_owned()));
+        return Err(ApiError::conflict("its subscription is deleted"));
     }
     if !deliveries::set_going(db, owner, found.id, from, trigger, now()).await? {
         let now = deliveries::find(db, owner, found.id).await?.map_or(found.state, |found| found.state);
-        return Err(conflict(format!("a delivery that is {} cannot be set going", now.as_str())));
+        return Err(ApiError::conflict(format!("a delivery that is {} cannot be set going", now.as_str())));
     }
     Ok(deliveries::find(db, owner, found.id).await?.unwrap_or(found))
 }

@@ -5,9 +5,11 @@ mod auth;
 mod body;
 pub mod dead_letters;
 pub mod deliveries;
+pub mod event_types;
 pub mod events;
 mod idempotency;
 mod params;
+pub mod rejected_requests;
 pub mod sources;
 pub mod subscriptions;
 pub mod tenants;
@@ -15,6 +17,7 @@ pub mod tenants;
 use jiff::Timestamp;
 use moka::future::Cache;
 use posthorn_core::egress::Egress;
+use posthorn_process::keys::Keys;
 use posthorn_store::Store;
 use secrecy::SecretString;
 use serde::Serialize;
@@ -26,11 +29,16 @@ use auth::KnownKey;
 pub struct Api {
     pub store: Store,
     pub egress: Egress,
+    /// Where the outside finds the gateway, and where we do.
     pub gateway_url: String,
+    pub gateway_internal_url: String,
+    pub gateway: reqwest::Client,
+    /// What requests are verified with that a gateway refused.
+    pub keys: Keys,
     pub operator_token: SecretString,
     pub max_body_bytes: usize,
     /// By hash; `None` is remembered too.
-    pub keys: Cache<[u8; 32], Option<KnownKey>>,
+    pub known_keys: Cache<[u8; 32], Option<KnownKey>>,
 }
 
 /// A page of a list.

@@ -79,6 +79,14 @@ impl Params {
         })
     }
 
+    /// The length of the time that is looked back on, in seconds; a day unless it is said.
+    pub fn window_seconds(&self) -> ApiResult<u64> {
+        const MOST: u64 = 400 * 86_400;
+        let Some(text) = self.text("window_seconds") else { return Ok(86_400) };
+        let seconds = text.parse().ok().filter(|seconds| (1..=MOST).contains(seconds));
+        seconds.ok_or_else(|| ApiError::field("window_seconds", format!("a whole number from 1 to {MOST}")))
+    }
+
     /// Patterns separated by commas, as patterns for LIKE.
     pub fn event_types(&self) -> ApiResult<Vec<String>> {
         let Some(text) = self.text("event_type") else { return Ok(Vec::new()) };

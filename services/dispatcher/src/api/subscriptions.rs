@@ -325,7 +325,7 @@ fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     }
     checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
     checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
-    rate(&mut checks, subscription.rate_limit.map(|limit| limit.per_second));
+    rate(&mut checks, "/rate_limit/per_second", subscription.rate_limit.map(|limit| limit.per_second));
     headers(&mut checks, &subscription.headers);
     signatures(&mut checks, &subscription.signatures);
     checks.finish()

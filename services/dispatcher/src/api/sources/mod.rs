@@ -1,18 +1,21 @@
 //! `/v1/sources`: the doors through which providers come.
 
+mod checks;
+mod secret;
+mod stats;
+mod trial;
+
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ipnet::IpNet;
 use posthorn_core::id::{SecretId, SourceId, TenantId};
 use posthorn_core::provider::Provider;
 use posthorn_core::routing::Routing;
+use posthorn_core::schema::Validation;
 use posthorn_core::signature::{ConfigError, Verifier, split_secrets};
-use posthorn_core::subscription::RateLimit;
 use posthorn_core::time::Rfc3339;
 use posthorn_process::problem::FieldError;
 use posthorn_store::sources::{self, SecretInfo, Source};
@@ -21,14 +24,17 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::body::{Body, Checks, given, nullable};
+use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now};
 use crate::error::{ApiError, ApiResult};
 
-/// Largest body that a source may ask for; the gateway may allow less.
-const MAX_BODY_BYTES: i32 = 26_214_400;
+use checks::check;
+pub(super) use checks::rate;
+pub use secret::rotate;
+pub use stats::{health, stats};
+pub use trial::test;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +48,8 @@ struct Create {
     allowed_ips: Vec<String>,
     max_body_bytes: Option<i32>,
     response: Option<Response>,
+    #[serde(default)]
+    validate: Validation,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +69,18 @@ struct Update {
     max_body_bytes: Option<Option<i32>>,
     #[serde(default, deserialize_with = "nullable")]
     response: Option<Option<Response>>,
+    #[serde(default, deserialize_with = "given")]
+    validate: Option<Validation>,
+}
+
+/// At least one of them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_second: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_address_per_second: Option<f64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,7 +104,7 @@ struct View {
     allowed_ips: Vec<String>,
     max_body_bytes: Option<i32>,
     response: Option<Value>,
-    validate: &'static str,
+    validate: Validation,
     verifies: bool,
     url: String,
     created_at: Rfc3339,
@@ -95,6 +115,8 @@ struct View {
 struct SecretView {
     id: SecretId,
     fingerprint: String,
+    matched: i64,
+    last_matched_at: Option<Rfc3339>,
     created_at: Rfc3339,
     expires_at: Option<Rfc3339>,
 }
@@ -116,6 +138,8 @@ impl View {
                 .map(|secret| SecretView {
                     id: secret.id,
                     fingerprint: secret.fingerprint,
+                    matched: secret.matched,
+                    last_matched_at: secret.last_matched_at.map(Rfc3339),
                     created_at: Rfc3339(secret.created_at),
                     expires_at: secret.expires_at.map(Rfc3339),
                 })
@@ -124,7 +148,7 @@ impl View {
             allowed_ips: source.allowed_ips,
             max_body_bytes: source.max_body_bytes,
             response: source.response,
-            validate: "off",
+            validate: source.validate,
             verifies,
             url,
             created_at: Rfc3339(source.created_at),
@@ -155,6 +179,7 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
         allowed_ips: create.allowed_ips,
         max_body_bytes: create.max_body_bytes,
         response: create.response.map(json),
+        validate: create.validate,
         created_at: now,
         updated_at: now,
     };
@@ -222,6 +247,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     source.allowed_ips = update.allowed_ips.unwrap_or(source.allowed_ips);
     source.max_body_bytes = update.max_body_bytes.unwrap_or(source.max_body_bytes);
     source.response = update.response.map_or(source.response, |response| response.map(json));
+    source.validate = update.validate.unwrap_or(source.validate);
     if let Some(config) = update.config {
         let (config, secrets) = configured(source.provider, config)?;
         source.config = config;
@@ -258,85 +284,6 @@ fn configured(provider: Provider, config: Value) -> ApiResult<(Value, Vec<Secret
     let (config, secrets) = split_secrets(provider, config).map_err(fault)?;
     Verifier::new(provider, &config, secrets.clone()).map_err(fault)?;
     Ok((config, secrets))
-}
-
-fn check(source: &Source) -> ApiResult<()> {
-    let mut checks = Checks::default();
-    if let Some(slug) = &source.slug {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let inner = slug.bytes().all(|b| plain(b) || b == b'_' || b == b'-');
-        let ends = slug.bytes().next().is_some_and(plain) && slug.bytes().last().is_some_and(plain);
-        let detail = "1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
-        checks.require(inner && ends && slug.len() <= 64, "/slug", detail);
-        checks.require(source.tenant_id.is_none(), "/slug", "a tenant's source has an opaque token, no slug");
-    }
-    match &source.routing {
-        Routing::Tenant { tenant_id } => {
-            let own = source.tenant_id.is_none_or(|owner| owner == *tenant_id);
-            checks.require(own, "/routing/tenant_id", "a tenant's source leads to that tenant");
-        }
-        _ if source.tenant_id.is_some() => {
-            checks.fail("/routing/kind", "a tenant's source leads to that tenant: `tenant`");
-        }
-        Routing::Pointer { pointer } => {
-            let tokens_hold = pointer.split('/').skip(1).all(|token| {
-                let mut rest = token;
-                while let Some(tilde) = rest.find('~') {
-                    rest = &rest[tilde + 1..];
-                    if !rest.starts_with(['0', '1']) {
-                        return false;
-                    }
-                }
-                true
-            });
-            let holds = pointer.starts_with('/') && pointer.len() <= 256 && !pointer.contains('\0') && tokens_hold;
-            checks.require(holds, "/routing/pointer", "a JSON Pointer (RFC 6901), such as `/account`");
-        }
-        Routing::Header { name } => {
-            let detail = "only for the provider `internal`: nobody else's signature covers headers";
-            checks.require(source.provider == Provider::Internal, "/routing/kind", detail);
-            let holds = (1..=100).contains(&name.len())
-                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            checks.require(holds, "/routing/name", "a header's name of up to 100 characters");
-        }
-        Routing::Broadcast => {}
-    }
-    rate(&mut checks, source.rate_limit.as_ref().and_then(|limit| limit["per_second"].as_f64()));
-    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "at most 100 networks");
-    for (index, net) in source.allowed_ips.iter().enumerate() {
-        let is_net = net.parse::<IpNet>().is_ok() || net.parse::<IpAddr>().is_ok();
-        checks.require(is_net, &format!("/allowed_ips/{index}"), "an address, or a network in CIDR form");
-    }
-    let bytes = source.max_body_bytes.unwrap_or(1);
-    checks.require((1..=MAX_BODY_BYTES).contains(&bytes), "/max_body_bytes", "from 1 to 26214400 bytes");
-    if let Some(Ok(response)) = source.response.clone().map(serde_json::from_value::<Response>) {
-        checks.require((200..=299).contains(&response.status), "/response/status", "from 200 to 299");
-        checks.require(
-            is_media_type(&response.content_type),
-            "/response/content_type",
-            "a media type of up to 100 characters, such as `text/xml`",
-        );
-        let fits = response.body.chars().count() <= 10_000 && !response.body.contains('\0');
-        checks.require(fits, "/response/body", "at most 10000 characters, no NUL");
-    }
-    checks.finish()
-}
-
-/// `per_second` of a rate limit.
-pub(super) fn rate(checks: &mut Checks, per_second: Option<f64>) {
-    let holds = per_second.is_none_or(|rate| (0.1..=100_000.0).contains(&rate));
-    checks.require(holds, "/rate_limit/per_second", "from 0.1 to 100000");
-}
-
-/// `type/subtype`, perhaps with parameters (RFC 9110 §8.3.1).
-fn is_media_type(text: &str) -> bool {
-    let token =
-        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
-    let mut parts = text.split(';');
-    let essence = parts.next().and_then(|essence| essence.split_once('/'));
-    text.len() <= 100
-        && essence.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
-        && parts.all(|part| part.trim_start().split_once('=').is_some_and(|(name, value)| token(name) && token(value)))
 }
 
 /// A source leads to tenants that exist.

@@ -1,14 +1,31 @@
-//! Names to addresses, past the guard: what was checked is what is dialled.
+//! The way out. Names become addresses past the guard: what was checked is what is dialled.
 
 use std::net::SocketAddr;
 
 use posthorn_core::egress::{self, Egress, Refused};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use serde::Deserialize;
 
-/// Resolves by the system and drops every address that a delivery may not reach. The client dials
+/// What a deployment allows beyond `https` to public addresses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Whether endpoints may be plain `http`.
+    pub allow_http: bool,
+    /// Whether endpoints may have loopback and private addresses.
+    pub allow_private_networks: bool,
+}
+
+impl From<&Settings> for Egress {
+    fn from(settings: &Settings) -> Self {
+        Self { allow_http: settings.allow_http, allow_private_networks: settings.allow_private_networks }
+    }
+}
+
+/// Resolves by the system and drops every address that we may not reach. The client dials
 /// only what is left, so a name that changes between check and connection gains nothing.
 ///
-/// IP literals never come here: the sender asks the same guard about them.
+/// IP literals never come here: callers ask the same guard about them.
 #[derive(Clone, Copy, Debug)]
 pub struct GuardedResolver {
     pub egress: Egress,

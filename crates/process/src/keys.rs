@@ -7,18 +7,65 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use moka::future::Cache;
-use posthorn_core::signature::{Material, Need};
+use posthorn_core::egress::Egress;
+use posthorn_core::endpoint::{self, EndpointUrl};
+use posthorn_core::request::RawRequest;
+use posthorn_core::signature::{Material, Need, Refusal, RefusalKind, Verdict, Verifier};
 use reqwest::redirect::Policy;
+use serde::Deserialize;
 use tracing::warn;
 
-use crate::error::RunError;
-use crate::settings::Keys as Settings;
+use crate::egress::GuardedResolver;
+use crate::tls;
+
+/// How certificates and key sets are fetched, and for how long they are remembered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Longest wait for a certificate or key set, in milliseconds.
+    pub timeout_ms: u64,
+    /// Largest certificate or key set, in bytes.
+    pub max_bytes: usize,
+    /// How many of each are remembered.
+    pub entries: u64,
+    /// How long a certificate is remembered, in seconds.
+    pub certificate_seconds: u64,
+    /// How long a key set is remembered, in seconds.
+    pub key_set_seconds: u64,
+    /// Shortest time between two fetches of a key set for keys that it lacks, in seconds.
+    pub renew_seconds: u64,
+    /// An HTTP proxy for these requests, such as `http://proxy:3128`; empty goes directly.
+    pub proxy_url: String,
+}
+
+/// Why nothing can be fetched at all.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("the HTTP client cannot be built")]
+    Client(#[from] reqwest::Error),
+}
+
+/// Why a request could not be judged, or was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum JudgeError {
+    #[error("the request was refused")]
+    Refused(#[from] Refusal),
+    #[error("what the source verifies with cannot be fetched")]
+    Unfetched(#[source] Arc<FetchError>),
+    /// Asked for again in spite of having been fetched: our fault, not the sender's.
+    #[error("what was fetched to verify with cannot be used: {url}")]
+    Unusable { url: String },
+}
 
 /// Fetches and remembers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Keys {
     client: reqwest::Client,
+    egress: Egress,
     max_bytes: usize,
     /// By URL. A certificate's name changes when it is replaced; a key set goes stale.
     certificates: Cache<String, Arc<Material>>,
@@ -29,6 +76,8 @@ pub struct Keys {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
+    #[error("the URL is not one to fetch from")]
+    Url(#[from] endpoint::Error),
     #[error("the request failed")]
     Request(#[from] reqwest::Error),
     #[error("the answer was {0}")]
@@ -40,11 +89,16 @@ pub enum FetchError {
 }
 
 impl Keys {
-    pub fn new(settings: &Settings) -> Result<Self, RunError> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(posthorn_process::tls::client_config()?)
+    pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls::client_config()?);
+        let client = match settings.proxy_url.as_str() {
+            // Whatever proxy the environment names is for others.
+            "" => client.no_proxy().dns_resolver(Arc::new(GuardedResolver { egress })),
+            // The proxy resolves names, and is where its owner put it.
+            url => client.proxy(reqwest::Proxy::all(url)?),
+        };
+        let client = client
             .redirect(Policy::none())
-            .no_proxy()
             .referer(false)
             .retry(reqwest::retry::never())
             .timeout(Duration::from_millis(settings.timeout_ms))
@@ -53,6 +107,7 @@ impl Keys {
             |seconds: u64| Cache::builder().max_capacity(settings.entries).time_to_live(Duration::from_secs(seconds));
         Ok(Self {
             client,
+            egress: Egress { allow_http: false, ..egress },
             max_bytes: settings.max_bytes,
             certificates: remembering(settings.certificate_seconds).build(),
             key_sets: remembering(settings.key_set_seconds).build(),
@@ -63,8 +118,36 @@ impl Keys {
         })
     }
 
+    /// Judges a request, with what that needs from the network. Never answers [`Verdict::Needs`].
+    pub async fn judge(
+        &self,
+        verifier: &Verifier,
+        request: &RawRequest,
+        path_event: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Verdict, JudgeError> {
+        let need = match verifier.judge(request, path_event, now, &Material::default())? {
+            Verdict::Needs(need) => need,
+            verdict => return Ok(verdict),
+        };
+        let material = self.get(&need).await.map_err(JudgeError::Unfetched)?;
+        let judged = verifier.judge(request, path_event, now, &material);
+        let lacks_key = matches!(&judged, Err(refusal) if refusal.kind == RefusalKind::UnknownKey);
+        let judged = match verifier.key_set_url() {
+            Some(url) if lacks_key && self.renew(url).await => {
+                let material = self.get(&need).await.map_err(JudgeError::Unfetched)?;
+                verifier.judge(request, path_event, now, &material)
+            }
+            _ => judged,
+        };
+        match judged? {
+            Verdict::Needs(Need::Certificate { url } | Need::KeySet { url }) => Err(JudgeError::Unusable { url }),
+            verdict => Ok(verdict),
+        }
+    }
+
     /// What is needed, from memory or from the network. Requests that need the same wait for one fetch.
-    pub async fn get(&self, need: &Need) -> Result<Arc<Material>, Arc<FetchError>> {
+    async fn get(&self, need: &Need) -> Result<Arc<Material>, Arc<FetchError>> {
         match need {
             Need::Certificate { url } => {
                 let fetching = async {
@@ -85,7 +168,7 @@ impl Keys {
 
     /// Forgets a key set that lacks a key, so that it is fetched anew. False if that was done a moment
     /// ago: unknown keys must not make us fetch without end.
-    pub async fn renew(&self, key_set_url: &str) -> bool {
+    async fn renew(&self, key_set_url: &str) -> bool {
         let first = self.renewed.entry(key_set_url.to_owned()).or_insert(()).await.is_fresh();
         if first {
             self.key_sets.invalidate(key_set_url).await;
@@ -109,6 +192,8 @@ impl Keys {
     }
 
     async fn fetch_bounded(&self, url: &str) -> Result<String, FetchError> {
+        // The URL may be a tenant's own word, and a literal address meets no resolver.
+        EndpointUrl::parse(url, &self.egress)?;
         let mut response = self.client.get(url).send().await?;
         if !response.status().is_success() {
             return Err(FetchError::Status(response.status().as_u16()));

@@ -1,0 +1,369 @@
+//! Sources: their secrets, limits and schemas, and what becomes of the requests that they refuse.
+
+use posthorn_testkit::{World, eventually};
+use reqwest::Method;
+use ring::hmac;
+use serde_json::{Value, json};
+
+fn github(routing: Value, secret: &str) -> Value {
+    json!({ "provider": "github", "routing": routing, "config": { "secrets": [secret] }, "slug": "github" })
+}
+
+fn internal(tenant: &str, more: Value) -> Value {
+    let mut source = json!({
+        "provider": "internal", "slug": "internal", "config": { "tokens": ["a token"] },
+        "routing": { "kind": "tenant", "tenant_id": tenant },
+    });
+    source.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    source
+}
+
+const TOKEN: (&str, &str) = ("x-service-token", "a token");
+
+fn to(tenant: &str) -> Value {
+    json!({ "kind": "tenant", "tenant_id": tenant })
+}
+
+/// GitHub's signature of `body`.
+fn signed(secret: &str, body: &str) -> String {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    format!("sha256={}", hex::encode(hmac::sign(&key, body.as_bytes())))
+}
+
+fn path(source: &Value, operation: &str) -> String {
+    format!("/v1/sources/{}{operation}", source["id"].as_str().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_secret_is_good_at_once_and_the_old_one_until_its_time_is_over() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let source = world.source(github(to(&tenant), "old")).await;
+    let send = async |secret: &str, body: &str| {
+        let signature = signed(secret, body);
+        world.knock(&source, "", &[("x-hub-signature-256", &signature)], body).await.status
+    };
+    assert_eq!(send("old", "{\"n\":1}").await, 200);
+
+    let rotated = api.post(&path(&source, "/rotate-secret"), json!({ "overlap_seconds": 3 })).await;
+
+    let new = rotated["secret"].as_str().unwrap();
+    assert_eq!(rotated["secrets"].as_array().unwrap().len(), 2);
+    assert!(rotated["secrets"][0]["expires_at"].is_null() && rotated["secrets"][1]["expires_at"].is_string());
+    eventually("the new secret is good", || async { (send(new, "{\"n\":2}").await == 200).then_some(()) }).await;
+    assert_eq!(send("old", "{\"n\":3}").await, 200, "both are good meanwhile");
+    eventually("the old one is not", || async { (send("old", "{\"n\":4}").await == 401).then_some(()) }).await;
+    assert_eq!(send(new, "{\"n\":5}").await, 200);
+    // Which of them matched is counted, so that one sees when the old one can go.
+    eventually("the matches are counted", || async {
+        let shown = api.get(&path(&source, "")).await;
+        (shown["secrets"][0]["matched"].as_i64() >= Some(2)).then_some(())
+    })
+    .await;
+    assert!(api.get(&path(&source, "")).await["secrets"][0]["last_matched_at"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_the_provider_gives_out_is_not_made_up() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let stripe =
+        json!({ "provider": "stripe", "slug": "s", "routing": to(&tenant), "config": { "secrets": ["whsec_1"] } });
+    let source = api.post("/v1/sources", stripe).await;
+    for (body, pointer) in [
+        (json!({}), "/secret"),
+        (json!({ "secret": "whsec_1" }), "/secret"),
+        (json!({ "secret": "whsec_2", "overlap_seconds": 604_801 }), "/overlap_seconds"),
+        (json!({ "secret": "whsec_2", "overlap_seconds": -1 }), "/overlap_seconds"),
+        (json!({ "secrets": ["whsec_2"] }), "/secrets"),
+    ] {
+        let (status, answer) = api.call(Method::POST, &path(&source, "/rotate-secret"), Some(&body)).await;
+        assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(pointer)), "{body} {answer}");
+    }
+    let rotated =
+        api.post(&path(&source, "/rotate-secret"), json!({ "secret": "whsec_2", "overlap_seconds": 0 })).await;
+    assert_eq!(rotated["secrets"].as_array().unwrap().len(), 1, "none of the old ones stays");
+    assert!(rotated.get("secret").is_none(), "only what was made here is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_refused_events_are_delivered_once_each_after_the_secret_is_mended() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let receiver = world.receiver().await;
+    api.subscribe(&tenant, &receiver.url(""), &["*"], json!({})).await;
+    let source = world.source(github(to(&tenant), "wrong")).await;
+    for number in 0..10 {
+        let body = format!("{{\"number\":{number}}}");
+        let signature = signed("right", &body);
+        let headers = [("x-hub-signature-256", signature.as_str()), ("x-github-event", "push")];
+        assert_eq!(world.knock(&source, "", &headers, &body).await.status, 401);
+    }
+    let list = format!("/v1/rejected-requests?source_id={}", source["id"].as_str().unwrap());
+    let refused = eventually("ten of them are kept", || async {
+        let data = api.get(&list).await["data"].as_array().unwrap().clone();
+        (data.len() >= 11).then_some(data)
+    })
+    .await;
+    // One more came when the world waited for the source, without a signature.
+    let refused: Vec<&Value> = refused.iter().filter(|refused| refused["reason"] == "signature_mismatch").collect();
+    assert_eq!(refused.len(), 10);
+    let reverify = async |id: &Value| {
+        let path = format!("/v1/rejected-requests/{}/reverify", id.as_str().unwrap());
+        api.call(Method::POST, &path, Some(&json!({}))).await
+    };
+    let (status, still) = reverify(&refused[0]["id"]).await;
+    assert_eq!((status, &still["accepted"], &still["reason"]), (200, &json!(false), &json!("signature_mismatch")));
+
+    api.patch(&path(&source, ""), json!({ "config": { "secrets": ["right"] } })).await;
+    for refused in &refused {
+        let (status, answer) = reverify(&refused["id"]).await;
+        assert_eq!((status, &answer["accepted"], &answer["duplicate"]), (200, &json!(true), &json!(false)), "{answer}");
+        assert_eq!(reverify(&refused["id"]).await.0, 404, "it is settled");
+    }
+
+    let received = receiver.attempts(10).await;
+    let mut numbers: Vec<i64> = received.iter().map(|r| r.json()["data"]["number"].as_i64().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..10).collect::<Vec<_>>());
+    let left = api.get(&list).await;
+    assert!(left["data"].as_array().unwrap().iter().all(|left| left["reason"] != "signature_mismatch"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_nobody_is_listed_and_can_be_given_to_a_tenant_later() {
+    let world = World::start().await;
+    let api = world.api();
+    let source = github(json!({ "kind": "pointer", "pointer": "/account" }), "hush");
+    let source = world.source(source).await;
+    let body = r#"{"account":"acme"}"#;
+    let signature = signed("hush", body);
+    let answer = world.knock(&source, "", &[("x-hub-signature-256", &signature)], body).await;
+    let event = answer.json["event_id"].as_str().unwrap().to_owned();
+    let unrouted = api.get("/v1/events?routed=unrouted").await;
+    assert_eq!((&unrouted["data"][0]["id"], &unrouted["data"][0]["tenant_id"]), (&json!(event), &Value::Null));
+    let route = format!("/v1/events/{event}/route");
+    assert_eq!(api.call(Method::POST, &route, Some(&json!({}))).await.0, 409, "there is no such tenant yet");
+
+    let tenant = api.tenant("acme").await;
+    let receiver = world.receiver().await;
+    api.subscribe(&tenant, &receiver.url(""), &["*"], json!({})).await;
+    eventually("it is routed", || async {
+        // Until the broker was told of it for the first time, it is 409 as well.
+        (api.call(Method::POST, &route, Some(&json!({}))).await.0 == 202).then_some(())
+    })
+    .await;
+
+    assert_eq!(receiver.attempts(1).await[0].header("webhook-id"), event);
+    assert_eq!(api.get(&format!("/v1/events/{event}")).await["tenant_id"], json!(tenant));
+    assert_eq!(api.get("/v1/events?routed=unrouted").await["data"], json!([]));
+    assert_eq!(api.call(Method::POST, &route, Some(&json!({ "tenant_id": tenant }))).await.0, 409, "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_that_does_not_fit_its_schema_is_ignored_reported_or_refused() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let schema = json!({ "schema": { "type": "object", "required": ["pages"], "properties": { "pages": { "type": "integer" } } } });
+    assert_eq!(api.call(Method::PUT, "/v1/event-types/report.completed", Some(&schema)).await.0, 201);
+    let source = world.source(internal(&tenant, json!({ "validate": "enforce" }))).await;
+    let wrong = r#"{"pages":"many"}"#;
+    let refused = eventually("it is enforced", || async {
+        let answer = world.knock(&source, "report.completed", &[TOKEN], wrong).await;
+        (answer.status == 422).then_some(answer)
+    })
+    .await;
+    assert_eq!(refused.json["type"], "/problems/payload-invalid");
+    assert_eq!(refused.json["errors"][0]["pointer"], "/pages");
+    assert!(!refused.json.to_string().contains("many"), "the payload is not told");
+    assert_eq!(world.knock(&source, "report.completed", &[TOKEN], r#"{"pages":3}"#).await.status, 200);
+    assert_eq!(world.knock(&source, "report.other", &[TOKEN], wrong).await.status, 200, "of another type");
+
+    api.patch(&path(&source, ""), json!({ "validate": "report" })).await;
+    let accepted = eventually("it is reported only", || async {
+        let answer = world.knock(&source, "report.completed", &[TOKEN], r#"{"pages":"none"}"#).await;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    let event = api.get(&format!("/v1/events/{}", accepted.json["event_id"].as_str().unwrap())).await;
+    assert!(event["schema_violation"].as_str().unwrap().starts_with("`/pages`"), "{event}");
+    let stats = api.get(&path(&source, "/stats")).await;
+    assert_eq!(stats["schema_violations"], 1);
+
+    // Refused for its payload, a request can be looked at again after the schema is mended.
+    let list = api.get("/v1/rejected-requests?reason=payload_invalid").await;
+    let refused = list["data"][0]["id"].as_str().unwrap().to_owned();
+    let answer = api.post(&format!("/v1/rejected-requests/{refused}/reverify"), json!({})).await;
+    assert_eq!(answer["accepted"], true, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_counts_what_came_and_says_how_it_does() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let source = api.post("/v1/sources", github(to(&tenant), "hush")).await;
+    assert_eq!(api.get(&path(&source, "/health")).await["status"], "silent");
+    let send = async |secret: &str, event: &str| {
+        let body = format!("{{\"event\":\"{event}\"}}");
+        let signature = signed(secret, &body);
+        let headers = [("x-hub-signature-256", signature.as_str()), ("x-github-event", event)];
+        world.knock(&source, "", &headers, &body).await.status
+    };
+    eventually("the gateway knows it", || async { (send("hush", "push").await == 200).then_some(()) }).await;
+    for _ in 0..3 {
+        assert_eq!(send("hush", "issues").await, 200);
+    }
+    for _ in 0..7 {
+        assert_eq!(send("wrong", "push").await, 401);
+    }
+    let stats = eventually("the refusals are counted", || async {
+        let stats = api.get(&path(&source, "/stats?window_seconds=3600")).await;
+        (stats["rejected"]["by_reason"]["signature_mismatch"] == 7).then_some(stats)
+    })
+    .await;
+    assert_eq!((&stats["received"], &stats["duplicates"]), (&json!(2), &json!(2)), "{stats}");
+    assert_eq!(stats["received_by_event_type"], json!({ "push": 1, "issues": 1 }));
+    let rate = stats["success_rate"].as_f64().unwrap();
+    assert!((rate - 4.0 / 11.0).abs() < 1e-9 || stats["rejected"]["total"] != 7, "{stats}");
+    let health = api.get(&path(&source, "/health")).await;
+    assert_eq!((&health["status"], &health["secrets_set"]), (&json!("rejecting"), &json!(true)), "{health}");
+    assert!(health["detail"].as_str().unwrap().contains("signature_mismatch"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_goes_through_the_sources_own_door_and_is_delivered() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let receiver = world.receiver().await;
+    api.subscribe(&tenant, &receiver.url(""), &["*"], json!({})).await;
+    let stripe =
+        json!({ "provider": "stripe", "slug": "s", "routing": to(&tenant), "config": { "secrets": ["whsec_1"] } });
+    let source = api.post("/v1/sources", stripe).await;
+
+    let tested = api.post(&path(&source, "/test"), json!({ "event_type": "customer.created" })).await;
+
+    assert_eq!((&tested["success"], &tested["status_code"]), (&json!(true), &json!(200)), "{tested}");
+    let received = &receiver.attempts(1).await[0];
+    assert_eq!(
+        (received.header("webhook-id"), &received.json()["type"]),
+        (tested["event_id"].as_str().unwrap(), &json!("customer.created"))
+    );
+    let payload = json!({ "id": "evt_mine", "type": "invoice.paid", "data": { "object": { "total": 42 } } });
+    let tested = api.post(&path(&source, "/test"), json!({ "payload": payload })).await;
+    assert_eq!(receiver.attempts(2).await[1].json()["data"], payload, "{tested}");
+
+    let key = format!("{}=", "A".repeat(43));
+    let telnyx = json!({ "provider": "telnyx", "routing": to(&tenant), "config": { "public_keys": [key] } });
+    let telnyx = api.post("/v1/sources", telnyx).await;
+    assert_eq!(api.call(Method::POST, &path(&telnyx, "/test"), Some(&json!({}))).await.0, 409);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_and_a_source_have_their_rates_and_are_told_when_to_come_back() {
+    let world = World::start().await;
+    let tenant = world.api().tenant("acme").await;
+    let limit = json!({ "rate_limit": { "per_second": 1000, "per_address_per_second": 2 } });
+    let source = world.source(internal(&tenant, limit)).await;
+    let limited = eventually("an address has had its share", || async {
+        let answer = world.knock(&source, "a", &[TOKEN], "{}").await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert_eq!(limited.json["type"], "/problems/rate-limited");
+    assert_eq!(limited.headers["retry-after"], "1");
+    let path = path(&source, "");
+    let (status, answer) = world.api().call(Method::PATCH, &path, Some(&json!({ "rate_limit": {} }))).await;
+    assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/rate_limit")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_says_itself_what_makes_an_event_new() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let body = r#"{"action":"opened","number":7}"#;
+    let other = r#"{"action":"closed","number":7}"#;
+    let mut github = github(to(&tenant), "hush");
+    let send = async |source: &Value, body: &str, id: &str| {
+        let signature = signed("hush", body);
+        let headers = [("x-hub-signature-256", signature.as_str()), ("x-github-delivery", id)];
+        let answer = world.knock(source, "", &headers, body).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["duplicate"] == true
+    };
+    let source = world.source(github.clone()).await;
+    assert!(!send(&source, body, "one").await);
+    assert!(send(&source, body, "two").await, "an unsigned id makes no signed body new");
+
+    for (number, (dedup, (same_body, other_body))) in [
+        (json!({ "header": "X-GitHub-Delivery" }), (false, true)),
+        (json!({ "json": "/number" }), (true, true)),
+        (json!([{ "json": "/number" }, { "json": "/action" }]), (true, false)),
+        (json!({ "json": "/nothing" }), (true, false)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        github["slug"] = json!(format!("github-{number}"));
+        github["config"]["dedup"] = dedup.clone();
+        let source = world.source(github.clone()).await;
+        assert!(!send(&source, body, "one").await);
+        assert_eq!(send(&source, body, "two").await, same_body, "{dedup}: the same under another id");
+        assert_eq!(send(&source, other, "two").await, other_body, "{dedup}: another under a known id");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_there_is_room_for_is_asked_to_come_back() {
+    let world = World::start_with(&[("INGRESS_GATEWAY_ACCEPT__MAX_IN_FLIGHT_BYTES", "1000")]).await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let source = world.source(internal(&tenant, json!({}))).await;
+    let large = json!({ "text": "x".repeat(2000) }).to_string();
+    let answer = world.knock(&source, "a", &[TOKEN], &large).await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.headers.contains_key("retry-after"));
+    assert_eq!(world.knock(&source, "a", &[TOKEN], "{}").await.status, 200, "and the room is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_catalogue_holds_samples_to_their_schemas() {
+    let world = World::start().await;
+    let api = world.api();
+    let put =
+        async |name: &str, body: Value| api.call(Method::PUT, &format!("/v1/event-types/{name}"), Some(&body)).await;
+    let entry = json!({
+        "description": "An invoice was paid.",
+        "schema": { "type": "object", "required": ["id"] },
+        "sample": { "id": "in_1" },
+    });
+    assert_eq!(put("invoice.paid", entry.clone()).await.0, 201);
+    assert_eq!(put("invoice.paid", entry.clone()).await.0, 200, "replaced");
+    let shown = api.get("/v1/event-types/invoice.paid").await;
+    assert_eq!(
+        (&shown["name"], &shown["schema"], &shown["sample"]),
+        (&json!("invoice.paid"), &entry["schema"], &entry["sample"])
+    );
+    for (name, body, pointer) in [
+        ("invoice.paid", json!({ "schema": { "type": "objekt" } }), "/schema"),
+        ("invoice.paid", json!({ "schema": { "required": ["id"] }, "sample": {} }), "/sample"),
+        ("invoice.paid", json!({ "schema": { "$ref": "http://127.0.0.1/" } }), "/schema"),
+        ("invoice.paid", json!({ "schemas": {} }), "/schemas"),
+        ("posthorn.mine", json!({}), "name"),
+        ("a..b", json!({}), "name"),
+    ] {
+        let (status, answer) = put(name, body.clone()).await;
+        assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(pointer)), "{body} {answer}");
+    }
+    assert_eq!(put("orders%2Fcreate", json!({ "archived": true })).await.0, 201);
+    assert_eq!(api.get("/v1/event-types").await["data"].as_array().unwrap().len(), 1, "archived ones are not offered");
+    assert_eq!(api.get("/v1/event-types?archived=true").await["data"].as_array().unwrap().len(), 2);
+    assert_eq!(api.call(Method::DELETE, "/v1/event-types/orders%2Fcreate", None).await.0, 204);
+    assert_eq!(api.call(Method::GET, "/v1/event-types/orders%2Fcreate", None).await.0, 404);
+}

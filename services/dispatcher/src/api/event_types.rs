@@ -1,0 +1,151 @@
+//! `/v1/event-types`: the catalogue of what there is to subscribe to.
+
+use actix_web::web::{Data, Path};
+use actix_web::{HttpRequest, HttpResponse};
+use posthorn_core::event_type::EventType;
+use posthorn_core::schema::Schema;
+use posthorn_core::time::Rfc3339;
+use posthorn_store::event_types::{self, CatalogueEntry};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Builder;
+
+use super::body::{Body, Checks};
+use super::params::Params;
+use super::{Api, Caller, List, now};
+use crate::error::{ApiError, ApiResult};
+
+/// Largest sample, in bytes of JSON.
+const MAX_SAMPLE_BYTES: usize = 65_536;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Put {
+    description: Option<String>,
+    schema: Option<Value>,
+    sample: Option<Value>,
+    #[serde(default)]
+    archived: bool,
+}
+
+#[derive(Serialize)]
+struct View {
+    name: String,
+    description: Option<String>,
+    schema: Option<Value>,
+    sample: Option<Value>,
+    archived: bool,
+    created_at: Rfc3339,
+    updated_at: Rfc3339,
+}
+
+impl From<CatalogueEntry> for View {
+    fn from(entry: CatalogueEntry) -> Self {
+        Self {
+            name: entry.name.to_string(),
+            description: entry.description,
+            schema: entry.schema,
+            sample: entry.sample,
+            archived: entry.archived,
+            created_at: Rfc3339(entry.created_at),
+            updated_at: Rfc3339(entry.updated_at),
+        }
+    }
+}
+
+/// Creates an entry or replaces it whole.
+pub async fn put(api: Data<Api>, caller: Caller, name: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
+    caller.operator()?;
+    Params::of(&request, &[])?;
+    let name = EventType::parse(&name).map_err(|error| ApiError::field("name", error.to_string()))?;
+    let put: Put = body.parse()?;
+    check(&name, &put)?;
+    let now = now();
+    let entry = CatalogueEntry {
+        // It begins with the time, as ids do, so that lists are newest first.
+        id: Builder::from_unix_timestamp_millis(now.as_millisecond().unsigned_abs(), &rand::random()).into_uuid(),
+        name,
+        description: put.description,
+        schema: put.schema,
+        sample: put.sample,
+        archived: put.archived,
+        created_at: now,
+        updated_at: now,
+    };
+    let (entry, is_new) = event_types::put(&api.store.client().await?, &entry).await?;
+    let mut answer = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
+    Ok(answer.json(View::from(entry)))
+}
+
+fn check(name: &EventType, put: &Put) -> ApiResult<()> {
+    let mut checks = Checks::default();
+    checks.require(!name.is_operational(), "name", "event types that begin with `posthorn.` are Posthorn's own");
+    if let Some(text) = &put.description {
+        let fits = text.chars().count() <= 2000 && !text.contains('\0');
+        checks.require(fits, "/description", "at most 2000 characters, no NUL");
+    }
+    if let Some(sample) = &put.sample {
+        checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "at most 65536 bytes");
+        checks.require(!has_nul(sample), "/sample", "no NUL");
+    }
+    if let Some(schema) = &put.schema {
+        checks.require(!has_nul(schema), "/schema", "no NUL");
+        match (Schema::parse(schema), &put.sample) {
+            (Err(error), _) => checks.fail("/schema", error.to_string()),
+            (Ok(schema), Some(sample)) => {
+                if let Err(violation) = schema.check(sample) {
+                    checks.fail(format!("/sample{}", violation.pointer), violation.detail);
+                }
+            }
+            (Ok(_), None) => {}
+        }
+    }
+    checks.finish()
+}
+
+/// PostgreSQL keeps no NUL in a document.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, member)| name.contains('\0') || has_nul(member)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// Tenants see the catalogue as well: it is what they subscribe to.
+pub async fn list(api: Data<Api>, _caller: Caller, request: HttpRequest) -> ApiResult {
+    let params = Params::of(&request, &["archived", "limit", "cursor"])?;
+    let page = params.page()?;
+    let with_archived = match params.text("archived") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(ApiError::field("archived", "`true` or `false`")),
+    };
+    let rows = event_types::list(&api.store.client().await?, with_archived, page).await?;
+    Ok(HttpResponse::Ok().json(List::of(rows, page.limit, |entry: &CatalogueEntry| entry.id, View::from)))
+}
+
+pub async fn show(api: Data<Api>, _caller: Caller, name: Path<String>, request: HttpRequest) -> ApiResult {
+    Params::of(&request, &[])?;
+    let entry = event_types::find(&api.store.client().await?, &known(&name)?).await?;
+    Ok(HttpResponse::Ok().json(View::from(entry.ok_or_else(|| unknown(&name))?)))
+}
+
+pub async fn delete(api: Data<Api>, caller: Caller, name: Path<String>, request: HttpRequest) -> ApiResult {
+    caller.operator()?;
+    Params::of(&request, &[])?;
+    if !event_types::delete(&api.store.client().await?, &known(&name)?).await? {
+        return Err(unknown(&name));
+    }
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// What is no event type names nothing.
+fn known(name: &str) -> ApiResult<EventType> {
+    EventType::parse(name).map_err(|_| unknown(name))
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::not_found("event type", name)
+}

@@ -1,0 +1,100 @@
+//! What a source may be.
+
+use posthorn_core::address::AllowList;
+use posthorn_core::provider::Provider;
+use posthorn_core::routing::Routing;
+use posthorn_store::sources::Source;
+use serde_json::Value;
+
+use super::Response;
+use crate::api::body::Checks;
+use crate::error::ApiResult;
+
+/// Largest body that a source may ask for; the gateway may allow less.
+const MAX_BODY_BYTES: i32 = 26_214_400;
+
+/// Checks all that the database does not have to be asked for.
+pub(super) fn check(source: &Source) -> ApiResult<()> {
+    let mut checks = Checks::default();
+    if let Some(slug) = &source.slug {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let inner = slug.bytes().all(|b| plain(b) || b == b'_' || b == b'-');
+        let ends = slug.bytes().next().is_some_and(plain) && slug.bytes().last().is_some_and(plain);
+        let detail = "1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
+        checks.require(inner && ends && slug.len() <= 64, "/slug", detail);
+        checks.require(source.tenant_id.is_none(), "/slug", "a tenant's source has an opaque token, no slug");
+    }
+    match &source.routing {
+        Routing::Tenant { tenant_id } => {
+            let own = source.tenant_id.is_none_or(|owner| owner == *tenant_id);
+            checks.require(own, "/routing/tenant_id", "a tenant's source leads to that tenant");
+        }
+        _ if source.tenant_id.is_some() => {
+            checks.fail("/routing/kind", "a tenant's source leads to that tenant: `tenant`");
+        }
+        Routing::Pointer { pointer } => {
+            let tokens_hold = pointer.split('/').skip(1).all(|token| {
+                let mut rest = token;
+                while let Some(tilde) = rest.find('~') {
+                    rest = &rest[tilde + 1..];
+                    if !rest.starts_with(['0', '1']) {
+                        return false;
+                    }
+                }
+                true
+            });
+            let holds = pointer.starts_with('/') && pointer.len() <= 256 && !pointer.contains('\0') && tokens_hold;
+            checks.require(holds, "/routing/pointer", "a JSON Pointer (RFC 6901), such as `/account`");
+        }
+        Routing::Header { name } => {
+            let detail = "only for the provider `internal`: nobody else's signature covers headers";
+            checks.require(source.provider == Provider::Internal, "/routing/kind", detail);
+            let holds = (1..=100).contains(&name.len())
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+            checks.require(holds, "/routing/name", "a header's name of up to 100 characters");
+        }
+        Routing::Broadcast => {}
+    }
+    if let Some(limit) = &source.rate_limit {
+        let names = ["per_second", "per_address_per_second"];
+        let limits = names.map(|name| (name, limit.get(name).and_then(Value::as_f64)));
+        checks.require(limits.iter().any(|(_, rate)| rate.is_some()), "/rate_limit", "limits something");
+        for (name, limit) in limits {
+            rate(&mut checks, &format!("/rate_limit/{name}"), limit);
+        }
+    }
+    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "at most 100 networks");
+    if let Err(index) = AllowList::parse(&source.allowed_ips) {
+        checks.fail(format!("/allowed_ips/{index}"), "an address, or a network in CIDR form");
+    }
+    let bytes = source.max_body_bytes.unwrap_or(1);
+    checks.require((1..=MAX_BODY_BYTES).contains(&bytes), "/max_body_bytes", "from 1 to 26214400 bytes");
+    if let Some(Ok(response)) = source.response.clone().map(serde_json::from_value::<Response>) {
+        checks.require((200..=299).contains(&response.status), "/response/status", "from 200 to 299");
+        checks.require(
+            is_media_type(&response.content_type),
+            "/response/content_type",
+            "a media type of up to 100 characters, such as `text/xml`",
+        );
+        let fits = response.body.chars().count() <= 10_000 && !response.body.contains('\0');
+        checks.require(fits, "/response/body", "at most 10000 characters, no NUL");
+    }
+    checks.finish()
+}
+
+/// A rate limit, at `pointer`.
+pub(in crate::api) fn rate(checks: &mut Checks, pointer: &str, per_second: Option<f64>) {
+    let holds = per_second.is_none_or(|rate| (0.1..=100_000.0).contains(&rate));
+    checks.require(holds, pointer, "from 0.1 to 100000");
+}
+
+/// `type/subtype`, perhaps with parameters (RFC 9110 §8.3.1).
+fn is_media_type(text: &str) -> bool {
+    let token =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    let mut parts = text.split(';');
+    let essence = parts.next().and_then(|essence| essence.split_once('/'));
+    text.len() <= 100
+        && essence.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && parts.all(|part| part.trim_start().split_once('=').is_some_and(|(name, value)| token(name) && token(value)))
+}

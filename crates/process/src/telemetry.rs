@@ -12,7 +12,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -85,7 +85,7 @@ pub fn start(service: &'static str, settings: &Settings) -> Result<Guard, Error>
     let (errors, writing) = errors.unzip();
     let errors = errors.map(|writer| {
         let lines = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(true);
-        lines.with_span_list(false).with_writer(writer).with_filter(LevelFilter::WARN)
+        lines.with_span_list(false).with_writer(writer).with_filter(filter_fn(is_error_or_span))
     });
     let provider = tracer_provider(service, settings)?;
     let traces = provider.as_ref().map(|p| tracing_opentelemetry::layer().with_tracer(p.tracer(service)));
@@ -98,6 +98,17 @@ pub fn start(service: &'static str, settings: &Settings) -> Result<Guard, Error>
         tracing::warn!(error = fault, "no file of errors in `{}`", settings.errors_directory);
     }
     Ok(Guard { traces: provider, _errors: writing })
+}
+
+/// Spans come along: they carry the ids.
+fn is_error_or_span(metadata: &tracing::Metadata<'_>) -> bool {
+    metadata.is_span() || *metadata.level() <= tracing::Level::WARN
+}
+
+/// An error and all that caused it, in one line, for where only the outermost would be told.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Lines that wait to be written to the file of errors; beyond it they are left out there.

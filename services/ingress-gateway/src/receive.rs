@@ -16,6 +16,7 @@ use posthorn_core::provider::Provider;
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::schema::Validation;
 use posthorn_core::signature::{Answer, Need, Occurrence, Refusal, RefusalKind, Verdict};
+use posthorn_process::telemetry::chain;
 use posthorn_process::trace;
 use posthorn_store::events::{Accepted, NewEvent, Origin};
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ pub async fn receive(
     }
     match &outcome {
         Ok(_) => tell!(info,),
-        Err(error) => tell!(warn, error = error as &dyn std::error::Error,),
+        Err(error) => tell!(warn, error = chain(error),),
     }
     metrics::counter!("posthorn_received_total", "outcome" => kind).increment(1);
     match outcome {

@@ -24,6 +24,10 @@ acceptance:
 ci:
     ./.ci/run
 
+# Fuzz the parsers of core, each for so many seconds (installs cargo-fuzz)
+fuzz seconds="60":
+    ./crates/core/fuzz/run {{ seconds }}
+
 # Format the code
 fmt:
     cargo fmt --all

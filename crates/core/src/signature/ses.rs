@@ -159,6 +159,12 @@ impl Envelope {
             Kind::UnsubscribeConfirmation => "UnsubscribeConfirmation",
         };
         fields.push(("Type", kind));
+        // Line breaks are all that tells fields apart, and only `Message` has any of its own. With one
+        // in another field, a genuine message could be sent again under a different `MessageId`.
+        let has_break = |(name, value): &&(&str, &str)| *name != "Message" && value.contains('\n');
+        if let Some((name, _)) = fields.iter().find(has_break) {
+            return Err(refusal(RefusalKind::MalformedBody, &format!("`{name}` holds a line break")));
+        }
         Ok(fields.into_iter().flat_map(|(name, value)| [name, "\n", value, "\n"]).collect())
     }
 
@@ -228,6 +234,19 @@ fn refusal(kind: RefusalKind, detail: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_field_takes_in_its_neighbour() {
+        let signed_text = |id: &str, subject: Option<&str>| {
+            let envelope = serde_json::json!({
+                "Type": "Notification", "MessageId": id, "Subject": subject, "Message": "one\ntwo",
+                "TopicArn": "arn:aws:sns:a", "Timestamp": "2026-07-01T00:00:00.000Z",
+            });
+            serde_json::from_value::<Envelope>(envelope).unwrap().signed_text().map_err(|refusal| refusal.kind)
+        };
+        assert!(signed_text("id", Some("subject")).is_ok());
+        assert_eq!(signed_text("id\nSubject\nsubject", None), Err(RefusalKind::MalformedBody));
+    }
 
     #[test]
     fn only_amazons_own_certificates_are_fetched() {

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod garbage;
 #[cfg(test)]
 mod imitations;

@@ -30,6 +30,7 @@ SHARED_TYPES = {
     "http::Settings": ROOT / "crates/process/src/http.rs",
     "egress::Settings": ROOT / "crates/process/src/egress.rs",
     "keys::Settings": ROOT / "crates/process/src/keys.rs",
+    "sender::Settings": ROOT / "crates/process/src/sender.rs",
     "telemetry::Settings": ROOT / "crates/process/src/telemetry.rs",
     "posthorn_store::Settings": ROOT / "crates/store/src/pool.rs",
     "posthorn_bus::Settings": ROOT / "crates/bus/src/connection.rs",

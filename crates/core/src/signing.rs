@@ -5,14 +5,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::signature::standard::{self, SigningSecret};
+use crate::signature::standard::{self, SigningKey, SigningSecret};
 use crate::subscription::{Encoding, SignatureScheme};
 
 /// The signature headers of one attempt, over the exact bytes sent.
 ///
-/// `secrets` are newest first. A scheme that can carry several signatures is signed with all of
-/// them, so that receivers can change their secret at any time during an overlap; one that cannot
-/// is signed with the newest.
+/// `secrets` are newest first: `whsec_` for HMAC, `whsk_` for Ed25519. A scheme that can carry several
+/// signatures is signed with all of its kind, so that receivers can change their secret at any time
+/// during an overlap; one that cannot is signed with the newest.
 pub fn headers(
     schemes: &[SignatureScheme],
     secrets: &[SecretString],
@@ -20,30 +20,44 @@ pub fn headers(
     timestamp_secs: i64,
     body: &[u8],
 ) -> Vec<(String, String)> {
-    schemes
-        .iter()
-        .filter_map(|scheme| match scheme {
+    let mut headers = Vec::new();
+    let mut standard = Vec::new();
+    for scheme in schemes {
+        match scheme {
             SignatureScheme::Standard => {
-                let tags: Vec<String> = secrets
-                    .iter()
-                    .filter_map(|secret| SigningSecret::parse(secret.expose_secret()).ok())
-                    .map(|secret| standard::sign(&secret, id, timestamp_secs, body))
-                    .collect();
-                // Exactly one space between them: reference libraries split strictly.
-                Some(("webhook-signature".to_owned(), tags.join(" ")))
+                standard.extend(secrets_of(secrets).map(|secret| standard::sign(&secret, id, timestamp_secs, body)))
+            }
+            SignatureScheme::StandardEd25519 => {
+                standard.extend(keys_of(secrets).map(|key| standard::sign_ed25519(&key, id, timestamp_secs, body)))
             }
             SignatureScheme::HmacSha256 { header, encoding, prefix } => {
                 // The key is the text as shown, `whsec_` included.
-                let key = hmac::Key::new(hmac::HMAC_SHA256, secrets.first()?.expose_secret().as_bytes());
+                let newest = secrets.iter().find(|secret| SigningSecret::parse(secret.expose_secret()).is_ok());
+                let Some(newest) = newest else { continue };
+                let key = hmac::Key::new(hmac::HMAC_SHA256, newest.expose_secret().as_bytes());
                 let tag = hmac::sign(&key, body);
                 let encoded = match encoding {
                     Encoding::Hex => hex::encode(tag),
                     Encoding::Base64 => BASE64.encode(tag),
                 };
-                Some((header.clone(), format!("{prefix}{encoded}")))
+                headers.push((header.clone(), format!("{prefix}{encoded}")));
             }
-        })
-        .collect()
+        }
+    }
+    if !standard.is_empty() {
+        // Exactly one space between them: reference libraries split strictly.
+        headers.push(("webhook-signature".to_owned(), standard.join(" ")));
+    }
+    headers
+}
+
+fn secrets_of(secrets: &[SecretString]) -> impl Iterator<Item = SigningSecret> {
+    secrets.iter().filter_map(|secret| SigningSecret::parse(secret.expose_secret()).ok())
+}
+
+/// The Ed25519 keys among a subscription's secrets, newest first.
+pub fn keys_of(secrets: &[SecretString]) -> impl Iterator<Item = SigningKey> {
+    secrets.iter().filter_map(|secret| SigningKey::parse(secret.expose_secret()).ok())
 }
 
 #[cfg(test)]
@@ -82,5 +96,18 @@ mod tests {
         let tag = hmac::sign(&key, b"{}");
         assert_eq!(headers[0], ("X-Signature".to_owned(), format!("sha256={}", hex::encode(tag))));
         assert_eq!(headers[1], ("X-Signature".to_owned(), BASE64.encode(tag)));
+    }
+
+    #[test]
+    fn both_standard_signatures_stand_in_one_header_and_each_verifies() {
+        let key = SigningKey::from_seed(&[7; 32]).unwrap();
+        let secrets = [key.reveal(), SecretString::from(SECRET)];
+        let schemes = [SignatureScheme::Standard, SignatureScheme::StandardEd25519];
+        let headers = headers(&schemes, &secrets, "evt_1", 1_614_265_330, b"{}");
+        assert_eq!(headers.len(), 1);
+        let tags: Vec<&str> = headers[0].1.split(' ').collect();
+        assert!(tags[0].starts_with("v1,") && tags[1].starts_with("v1a,"), "{tags:?}");
+        assert_eq!(tags[1], standard::sign_ed25519(&key, "evt_1", 1_614_265_330, b"{}"));
+        assert_eq!(SigningKey::parse(key.reveal().expose_secret()).unwrap().public_key(), key.public_key());
     }
 }

@@ -59,6 +59,8 @@ pub enum PayloadFormat {
 pub enum SignatureScheme {
     /// Standard Webhooks `v1`.
     Standard,
+    /// Standard Webhooks `v1a`, Ed25519: beside `v1`, since no receiver's library of today verifies it.
+    StandardEd25519,
     /// HMAC-SHA256 of the body alone, in a header of the tenant's choice. No time and no id are
     /// signed, so it does not stop replays: for receivers that cannot change.
     HmacSha256 {
@@ -111,6 +113,17 @@ pub enum Clause {
     EventType,
     Source,
     State,
+}
+
+impl Clause {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tenant => "tenant",
+            Self::EventType => "event_type",
+            Self::Source => "source",
+            Self::State => "state",
+        }
+    }
 }
 
 impl Subscription {

@@ -26,6 +26,11 @@ pub fn later(from: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait).ok().and_then(|wait| from.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// The beginning of the hour (UTC) in which `at` lies.
+pub fn start_of_hour(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second().div_euclid(3600) * 3600).unwrap_or(at)
+}
+
 /// `by` before `at`; the beginning of time where that lies beyond it.
 pub fn earlier(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_sub(by).unwrap_or(Timestamp::MIN)

@@ -1,5 +1,5 @@
 //! What every Posthorn process does alike: settings, telemetry, start and stop, health, errors over HTTP,
-//! and the keys that providers publish.
+//! the keys that providers publish, and the one way in which a delivery is attempted.
 
 pub mod admin;
 pub mod egress;
@@ -7,6 +7,7 @@ pub mod http;
 pub mod keys;
 mod launch;
 pub mod problem;
+pub mod sender;
 pub mod settings;
 pub mod telemetry;
 pub mod tls;

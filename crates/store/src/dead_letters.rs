@@ -30,15 +30,20 @@ WITH d AS (
     WHERE id = $2 AND generation = $3 AND attempt = $4 - 1 AND state = 'queued' AND $6 <> ''
       -- Only while the message's lease stands: an old double says nothing of a live delivery.
       AND due_at = $10
-    RETURNING id, event_id, subscription_id, tenant_id, dead_reason
+    RETURNING id, event_id, subscription_id, tenant_id, dead_reason, event_type
 ),
 dead AS (
-    SELECT * FROM d UNION ALL
+    SELECT id, event_id, subscription_id, tenant_id, dead_reason FROM d UNION ALL
     SELECT id, event_id, subscription_id, tenant_id, dead_reason FROM deliveries
     WHERE id = $2 AND generation = $3 AND state = 'dead'
 ),
 c AS (
     UPDATE subscription_runtime r SET failed = failed + 1 FROM d WHERE r.subscription_id = d.subscription_id
+),
+s AS (
+    INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, failed)
+    SELECT tenant_id, subscription_id, date_trunc('hour', $5::timestamptz), event_type, 0, 1 FROM d
+    ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE SET failed = s.failed + 1
 )
 INSERT INTO dead_letters (id, fingerprint, reason, delivery_id, subscription_id, event_id, tenant_id, generation, error, died_at)
 SELECT $1, $7, coalesce(dead.dead_reason, 'exhausted'), dead.id, dead.subscription_id, dead.event_id, dead.tenant_id, $3,

@@ -140,6 +140,9 @@ pub struct Report {
     pub word: Word,
 }
 
+/// How many rows an hour's count is spread over: statements at the same time seldom meet in one.
+const STATS_SHARDS: i16 = 16;
+
 const RECORD: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[],
@@ -157,14 +160,32 @@ d AS (
       AND d.generation = r.generation AND d.attempt = r.attempt - 1
       -- An attempt that was made counts even if another message of it was put back meanwhile.
       AND (d.state = 'queued' OR (r.made AND d.state = 'held'))
-    RETURNING d.id, d.subscription_id, d.state, d.due_at, r.made
+    RETURNING d.id, d.subscription_id, d.tenant_id, d.event_type, d.state, d.due_at, r.made
 ),
 a AS (
     INSERT INTO attempts (id, delivery_id, subscription_id, tenant_id, generation, number, trigger, started_at,
                           response_time_ms, status_code, error, error_detail, response, response_headers, request_headers)
     SELECT * FROM unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::uuid[], $17::int[], $18::int[], $19::text[],
                          $20::timestamptz[], $21::int[], $22::int[], $23::text[], $27::text[], $28::text[], $29::jsonb[], $30::jsonb[])
-    ON CONFLICT (id) DO NOTHING
+    ON CONFLICT (id) DO NOTHING RETURNING tenant_id, subscription_id, response_time_ms, error
+),
+-- Counts, sorted: recorders that count in the same rows must not deadlock.
+ds AS (
+    INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
+    SELECT tenant_id, subscription_id, date_trunc('hour', $24::timestamptz), event_type, $31::smallint,
+           count(*) FILTER (WHERE state = 'delivered'), count(*) FILTER (WHERE state = 'dead')
+    FROM d WHERE state IN ('delivered', 'dead') GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE
+    SET delivered = s.delivered + excluded.delivered, failed = s.failed + excluded.failed
+),
+ats AS (
+    INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
+    SELECT tenant_id, subscription_id, date_trunc('hour', $24::timestamptz),
+           ceil(ln(response_time_ms + 1) / ln(1.1))::smallint, $31::smallint,
+           count(*), count(error), sum(response_time_ms)
+    FROM a GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, subscription_id, hour, bucket, shard) DO UPDATE
+    SET attempts = s.attempts + excluded.attempts, failed = s.failed + excluded.failed, millis = s.millis + excluded.millis
 ),
 q AS (
     SELECT subscription_id, count(*) FILTER (WHERE state = 'delivered') AS delivered,
@@ -242,6 +263,7 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
                 &attempts.responses,
                 &attempts.response_headers,
                 &attempts.request_headers,
+                &rand::random_range(0..STATS_SHARDS),
             ],
         )
         .await?;
@@ -499,6 +521,67 @@ pub async fn set_going(
     let tenant = tenant.map(|t| *t.as_uuid());
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant, &now, &trigger.as_str(), &from]).await?;
     Ok(row.is_some())
+}
+
+/// Ends a held delivery for good. False if it is in another state.
+pub async fn cancel(db: &impl GenericClient, tenant: Option<TenantId>, id: DeliveryId, now: Timestamp) -> Result<bool> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $3
+             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND state = 'held'",
+        )
+        .await?;
+    Ok(db.execute(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid()), &now]).await? > 0)
+}
+
+const REPLAY_EVENT: &str = "
+WITH d AS (
+    INSERT INTO deliveries (id, event_id, subscription_id, tenant_id, event_type, state, held_reason, due_at, trigger,
+                            created_at, updated_at)
+    SELECT id, event_id, subscription_id, tenant_id, event_type, 'held', 'replay', $6, 'replay', $6, $6
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[])
+        AS t(id, event_id, subscription_id, tenant_id, event_type)
+    -- What had ended begins anew; what is on its way is left alone.
+    ON CONFLICT (id) DO UPDATE
+    SET state = 'held', held_reason = 'replay', due_at = $6, dead_reason = NULL, trigger = 'replay',
+        generation = deliveries.generation + 1, attempt = 0, updated_at = $6
+    WHERE deliveries.state IN ('delivered', 'dead', 'cancelled')
+    RETURNING id, subscription_id
+),
+r AS (
+    UPDATE subscription_runtime r SET next_due_at = least(next_due_at, $6) FROM d WHERE r.subscription_id = d.subscription_id
+),
+l AS (DELETE FROM dead_letters USING d WHERE delivery_id = d.id)
+SELECT id FROM d";
+
+/// Sets an event going to subscriptions, whether or not it went there before. Tells which deliveries
+/// began; the others are on their way. `held` and `due_at` of `deliveries` say nothing here.
+pub async fn replay(
+    db: &impl GenericClient,
+    deliveries: &[NewDelivery],
+    now: Timestamp,
+) -> Result<HashSet<DeliveryId>> {
+    let ids: Vec<Uuid> = deliveries.iter().map(|d| *d.id.as_uuid()).collect();
+    let events: Vec<Uuid> = deliveries.iter().map(|d| *d.event_id.as_uuid()).collect();
+    let subscriptions: Vec<Uuid> = deliveries.iter().map(|d| *d.subscription_id.as_uuid()).collect();
+    let tenants: Vec<Uuid> = deliveries.iter().map(|d| *d.tenant_id.as_uuid()).collect();
+    let types: Vec<&str> = deliveries.iter().map(|d| d.event_type.as_str()).collect();
+    let statement = db.prepare_cached(REPLAY_EVENT).await?;
+    let rows = db.query(&statement, &[&ids, &events, &subscriptions, &tenants, &types, &now]).await?;
+    Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())
+}
+
+/// An event's deliveries to `subscriptions`.
+pub async fn of_event(
+    db: &impl GenericClient,
+    event: EventId,
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<Delivery>> {
+    let ids: Vec<Uuid> = subscriptions.iter().map(|id| *DeliveryId::derive(event, *id).as_uuid()).collect();
+    let (first, last) = bounds(&ids);
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE d.id = ANY ($1) AND d.id >= $2 AND d.id <= $3");
+    let statement = db.prepare_cached(&sql).await?;
+    db.query(&statement, &[&ids, &first, &last]).await?.iter().map(delivery).collect()
 }
 
 fn delivery(row: &Row) -> Result<Delivery> {

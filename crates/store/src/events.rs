@@ -387,6 +387,8 @@ pub struct Event {
 #[derive(Clone, Debug)]
 pub struct WholeEvent {
     pub event: Event,
+    /// Empty when the source had none.
+    pub source_slug: String,
     pub headers: serde_json::Value,
     pub content_type: String,
     pub body: Bytes,
@@ -447,7 +449,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId) -> Result<Option<WholeEvent>> {
     let statement = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS}, headers, content_type, body FROM events
+            "SELECT {COLUMNS}, source_slug, headers, content_type, body FROM events
              WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast')"
         ))
         .await?;
@@ -455,6 +457,7 @@ pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId
     row.map(|row| {
         Ok(WholeEvent {
             event: event(&row)?,
+            source_slug: row.get("source_slug"),
             headers: row.get("headers"),
             content_type: row.get("content_type"),
             body: Bytes::from(row.get::<_, Vec<u8>>("body")),

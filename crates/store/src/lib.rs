@@ -9,6 +9,7 @@ pub mod batcher;
 pub mod changes;
 pub mod dead_letters;
 pub mod deliveries;
+pub mod delivery_stats;
 mod error;
 pub mod event_types;
 pub mod events;

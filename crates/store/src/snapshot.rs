@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use posthorn_core::endpoint::EndpointUrl;
 use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{SubscriptionId, TenantId};
@@ -23,8 +24,21 @@ use crate::{Result, Store, subscriptions};
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub subscription: Subscription,
-    /// Newest first.
-    pub secrets: Vec<SecretString>,
+    /// What signs, and until when: newest first.
+    pub secrets: Vec<(SecretString, Option<Timestamp>)>,
+}
+
+impl Entry {
+    /// What signs now: those whose time is over stay in memory until the next load.
+    pub fn signing(&self, now: Timestamp) -> Vec<SecretString> {
+        let good = self.secrets.iter().filter(|(_, until)| until.is_none_or(|until| until > now));
+        good.map(|(secret, _)| secret.clone()).collect()
+    }
+
+    /// Whether there is anything to sign with.
+    pub fn can_sign(&self, now: Timestamp) -> bool {
+        self.secrets.iter().any(|(_, until)| until.is_none_or(|until| until > now))
+    }
 }
 
 impl std::ops::Deref for Entry {
@@ -126,9 +140,9 @@ impl Subscriptions {
 
 async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
     let client = store.client().await?;
-    let mut secrets: HashMap<SubscriptionId, Vec<SecretString>> = HashMap::new();
-    for (id, secret) in subscriptions::secrets(&client, store.sealer(), id).await? {
-        secrets.entry(id).or_default().push(secret);
+    let mut secrets: HashMap<SubscriptionId, Vec<(SecretString, Option<Timestamp>)>> = HashMap::new();
+    for (id, secret, expires_at) in subscriptions::secrets(&client, store.sealer(), id).await? {
+        secrets.entry(id).or_default().push((secret, expires_at));
     }
     let found = subscriptions::snapshot(&client, id).await?;
     Ok(found
@@ -146,7 +160,7 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
 }
 
 /// A row as dispatch and delivery know it. Written by the API, which parses every part first.
-fn entry(row: subscriptions::Subscription, secrets: Vec<SecretString>) -> Option<Entry> {
+fn entry(row: subscriptions::Subscription, secrets: Vec<(SecretString, Option<Timestamp>)>) -> Option<Entry> {
     let subscription = Subscription {
         id: row.id,
         tenant_id: row.tenant_id,

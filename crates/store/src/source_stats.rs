@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use posthorn_core::id::{SecretId, SourceId};
+use posthorn_core::id::{SecretId, SourceId, TenantId};
 use uuid::Uuid;
 
 use crate::{GenericClient, Result};
@@ -68,6 +68,36 @@ pub async fn of_source(db: &impl GenericClient, source: SourceId, since: Timesta
         stats.last_refused_at = stats.last_refused_at.max(row.get(2));
     }
     Ok(stats)
+}
+
+/// What was accepted, over all sources.
+#[derive(Clone, Debug, Default)]
+pub struct Received {
+    pub total: i64,
+    pub duplicates: i64,
+    pub by_event_type: BTreeMap<String, i64>,
+    pub by_source: BTreeMap<SourceId, i64>,
+}
+
+/// What was accepted for `tenant`, or for everybody, from the hour in which `since` lies.
+pub async fn received(db: &impl GenericClient, tenant: Option<TenantId>, since: Timestamp) -> Result<Received> {
+    let narrowed = tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let sql = format!(
+        "SELECT source_id, event_type, sum(received)::bigint, sum(duplicates)::bigint FROM event_stats
+         WHERE {narrowed} AND hour >= date_trunc('hour', $2::timestamptz) GROUP BY source_id, event_type"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let mut all = Received::default();
+    for row in db.query(&statement, &[&tenant.map(|id| *id.as_uuid()), &since]).await? {
+        let count: i64 = row.get(2);
+        all.total += count;
+        all.duplicates += row.get::<_, i64>(3);
+        if count > 0 {
+            *all.by_source.entry(SourceId::from_uuid(row.get(0))).or_default() += count;
+            *all.by_event_type.entry(row.get(1)).or_default() += count;
+        }
+    }
+    Ok(all)
 }
 
 /// Refusals of one source for one reason, since they were last written down.

@@ -215,15 +215,45 @@ pub async fn add_secret(
     Ok(())
 }
 
+/// Notes that something about a subscription changed.
+pub async fn touch(db: &impl GenericClient, id: SubscriptionId, now: Timestamp) -> Result<()> {
+    let statement = db.prepare_cached("UPDATE subscriptions SET updated_at = $2 WHERE id = $1").await?;
+    db.execute(&statement, &[id.as_uuid(), &now]).await?;
+    Ok(())
+}
+
+/// Lets the secrets that a subscription has sign until `until`; `None` ends them at once. One that was to
+/// end sooner still does.
+pub async fn retire_secrets(
+    db: &impl GenericClient,
+    subscription: SubscriptionId,
+    until: Option<Timestamp>,
+) -> Result<()> {
+    let sql = match until {
+        Some(_) => {
+            "UPDATE subscription_secrets SET expires_at = least(expires_at, $2::timestamptz) WHERE subscription_id = $1"
+        }
+        None => "DELETE FROM subscription_secrets WHERE subscription_id = $1 AND $2::timestamptz IS NULL",
+    };
+    let statement = db.prepare_cached(sql).await?;
+    db.execute(&statement, &[subscription.as_uuid(), &until]).await?;
+    Ok(())
+}
+
+/// Forgets secrets whose time is over.
+pub async fn drop_expired_secrets(db: &impl GenericClient) -> Result<u64> {
+    Ok(db.execute("DELETE FROM subscription_secrets WHERE expires_at < now()", &[]).await?)
+}
+
 /// The secrets that sign for one subscription, or for all: newest first, as far as they can be opened.
 pub async fn secrets(
     db: &impl GenericClient,
     sealer: &Sealer,
     id: Option<SubscriptionId>,
-) -> Result<Vec<(SubscriptionId, SecretString)>> {
+) -> Result<Vec<(SubscriptionId, SecretString, Option<Timestamp>)>> {
     let statement = db
         .prepare_cached(
-            "SELECT subscription_id, id, sealed FROM subscription_secrets
+            "SELECT subscription_id, id, sealed, expires_at FROM subscription_secrets
              WHERE ($1::uuid IS NULL OR subscription_id = $1) AND (expires_at IS NULL OR expires_at > now())
              ORDER BY subscription_id, created_at DESC, id DESC",
         )
@@ -234,7 +264,7 @@ pub async fn secrets(
         .filter_map(|row| {
             let id: Uuid = row.get("id");
             let secret = sealer.open_logged(&id, row.get("sealed"))?;
-            Some((SubscriptionId::from_uuid(row.get("subscription_id")), secret))
+            Some((SubscriptionId::from_uuid(row.get("subscription_id")), secret, row.get("expires_at")))
         })
         .collect())
 }

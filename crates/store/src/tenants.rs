@@ -123,6 +123,7 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
         let row = db.query_one(&sql, &[&id, &limit]).await?;
         erased += u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     }
+    erased += crate::delivery_stats::erase(db, id).await?;
     erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {
         db.execute("DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL", &[&id]).await?;

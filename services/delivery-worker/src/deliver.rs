@@ -13,6 +13,7 @@ use posthorn_core::message;
 use posthorn_core::outcome::{Attempted, Fault};
 use posthorn_core::subscription::State;
 use posthorn_core::time::{from_micros, later, since, whole_micros};
+use posthorn_process::sender::{Answered, Shipment};
 use posthorn_process::trace;
 use posthorn_store::deliveries::{self, Claim, Made, Report, Word};
 use posthorn_store::events::{self, Content};
@@ -22,7 +23,6 @@ use tracing::{Instrument as _, error, info_span, warn};
 
 use crate::Worker;
 use crate::lanes::Entry;
-use crate::sender::{Answered, Shipment};
 
 /// What a lease outlasts an attempt by: enough to record it.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -77,7 +77,7 @@ impl Worker {
         if subscriber.state != State::Active {
             return self.report(&order, Word::PutBack(HeldReason::Paused, Timestamp::now())).await;
         }
-        if subscriber.secrets.is_empty() {
+        if !subscriber.can_sign(Timestamp::now()) {
             // Fail closed: nothing goes out unsigned. Which secret does not open is told where it is read.
             error!("nothing can be sent: the subscription has no secret that opens");
             return self
@@ -171,9 +171,10 @@ impl Worker {
         let shipment = Shipment {
             event_id: order.event_id,
             subscription: subscriber,
-            secrets: &subscriber.secrets,
+            secrets: &subscriber.signing(Timestamp::now()),
             payload,
             traceparent: &content.traceparent,
+            is_test: false,
         };
         self.sender.send(&shipment).await
     }

@@ -10,10 +10,8 @@ pub enum RunError {
     Broker(String),
     #[error(transparent)]
     Bind(#[from] posthorn_process::http::BindError),
-    #[error("the HTTP client cannot be built")]
-    Client(#[from] reqwest::Error),
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    #[error("DELIVERY_WORKER_SENDER__…")]
+    Sender(#[from] posthorn_process::keys::SetUpError),
     #[error("the HTTP server failed")]
     Http(#[from] std::io::Error),
 }

@@ -10,7 +10,6 @@ pub mod error;
 mod lanes;
 mod recorder;
 mod routes;
-mod sender;
 pub mod settings;
 
 use std::error::Error;
@@ -22,6 +21,7 @@ use moka::future::Cache;
 use posthorn_bus::{Consumer, Gate, Handler, Link, topology};
 use posthorn_core::egress::Egress;
 use posthorn_core::id::EventId;
+use posthorn_process::sender::Sender;
 use posthorn_process::{Service, admin, http, telemetry};
 use posthorn_store::Store;
 use posthorn_store::events::Content;
@@ -43,7 +43,7 @@ struct Worker {
     store: Store,
     subscriptions: Subscriptions,
     lanes: lanes::Lanes,
-    sender: sender::Sender,
+    sender: Sender,
     recorder: recorder::Recorder,
     /// By event; `None` is remembered too.
     contents: Cache<EventId, Option<Arc<Content>>>,
@@ -53,7 +53,7 @@ struct Worker {
 pub struct Bound {
     settings: Settings,
     store: Store,
-    sender: sender::Sender,
+    sender: Sender,
     admin: std::net::TcpListener,
 }
 
@@ -62,7 +62,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let sealer = Sealer::parse(&settings.sealing_keys)?;
     let store = Store::new(&settings.database, sealer).map_err(RunError::Database)?;
     settings.broker.check().map_err(RunError::Broker)?;
-    let sender = sender::Sender::new(&settings.delivery, Egress::from(&settings.endpoints))?;
+    let sender = Sender::new(&settings.sender, Egress::from(&settings.endpoints))?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
     Ok(Bound { settings, store, sender, admin })
 }

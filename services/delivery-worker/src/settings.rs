@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_process::{egress, telemetry};
+use posthorn_process::{egress, sender, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -20,6 +20,7 @@ pub struct Settings {
     pub database: posthorn_store::Settings,
     pub broker: posthorn_bus::Settings,
     pub endpoints: egress::Settings,
+    pub sender: sender::Settings,
     pub delivery: Delivery,
     pub record: Record,
 }
@@ -39,14 +40,6 @@ pub struct Delivery {
     pub prefetch: u16,
     /// Longest wait of a message for its endpoint's turn, in milliseconds.
     pub patience_ms: u64,
-    /// Bytes read of an answer.
-    pub max_response_bytes: usize,
-    /// Longest wait for a connection, in milliseconds.
-    pub connect_timeout_ms: u64,
-    /// Idle connections kept for each host.
-    pub idle_connections: usize,
-    /// How long an idle connection is kept, in seconds.
-    pub idle_seconds: u64,
     /// Bytes of event bodies kept in memory.
     pub body_cache_bytes: u64,
 }

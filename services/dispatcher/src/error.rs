@@ -29,6 +29,8 @@ pub enum ApiError {
     Conflict { detail: String, errors: Vec<FieldError> },
     #[error("the key was used with another body")]
     IdempotencyConflict,
+    #[error("as many tests are under way as may be at the same time")]
+    TooManyTests,
     #[error("the body has more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
     #[error("the database cannot be reached")]
@@ -65,6 +67,9 @@ impl ApiError {
                 Problem { errors: errors.clone(), ..Problem::new(409, "conflict", "Conflict", detail) }
             }
             Self::IdempotencyConflict => Problem::new(409, "idempotency-conflict", "Idempotency conflict", detail),
+            Self::TooManyTests => {
+                Problem { retry_after_secs: Some(5), ..Problem::new(429, "rate-limited", "Rate limited", detail) }
+            }
             Self::TooLarge { .. } => Problem::new(413, "payload-too-large", "Payload too large", detail),
             Self::Store(error) if error.is_permanent() => {
                 tracing::error!(error = error as &dyn std::error::Error, "a request failed by our fault");

@@ -9,7 +9,8 @@ use posthorn_core::id::DeadLetterId;
 use posthorn_core::time::earlier;
 use posthorn_store::dead_letters::Death;
 use posthorn_store::{
-    Result, Store, dead_letters, idempotency, partitions, rejected_requests, source_stats, sources, tenants,
+    Result, Store, dead_letters, delivery_stats, idempotency, partitions, rejected_requests, source_stats, sources,
+    subscriptions, tenants,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -48,8 +49,10 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     let days = Duration::from_secs(u64::try_from(settings.keep_rejected_days).unwrap_or_default() * 86_400);
     rejected_requests::drop_old(&client, earlier(now, days)).await?;
     sources::drop_expired_secrets(&client).await?;
+    subscriptions::drop_expired_secrets(&client).await?;
     let days = Duration::from_secs(u64::try_from(settings.keep_stats_days).unwrap_or_default() * 86_400);
     source_stats::drop_old(&client, earlier(now, days)).await?;
+    delivery_stats::drop_old(&client, earlier(now, days)).await?;
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
     while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch).await? {

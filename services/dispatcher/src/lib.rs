@@ -28,13 +28,14 @@ use posthorn_bus::{Consumer, Gate, Handler, Link, Publisher, topology};
 use posthorn_core::egress::Egress;
 use posthorn_process::http::LoggedRequestSpan;
 use posthorn_process::keys::{self, Keys};
+use posthorn_process::sender::Sender;
 use posthorn_process::{Service, admin, http, problem, telemetry, tls};
 use posthorn_store::seal::Sealer;
 use posthorn_store::snapshot::Subscriptions;
 use posthorn_store::{Store, partitions};
 use reqwest::redirect::Policy;
 use secrecy::ExposeSecret as _;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_actix_web::TracingLogger;
@@ -48,11 +49,18 @@ const RELOAD: Duration = Duration::from_secs(20);
 /// Longest wait for the gateway's answer to a test.
 const GATEWAY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What the management API goes out with.
+struct Clients {
+    keys: Keys,
+    gateway: reqwest::Client,
+    sender: Sender,
+}
+
 /// A dispatcher that has bound its ports.
 pub struct Bound {
     settings: Settings,
     store: Store,
-    clients: (Keys, reqwest::Client),
+    clients: Clients,
     listener: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -70,7 +78,12 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     }
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
-    let clients = (Keys::new(&settings.keys, Egress::from(&settings.endpoints))?, gateway_client()?);
+    let egress = Egress::from(&settings.endpoints);
+    let clients = Clients {
+        keys: Keys::new(&settings.keys, egress)?,
+        gateway: gateway_client()?,
+        sender: Sender::new(&settings.sender, egress)?,
+    };
     Ok(Bound { settings, store, clients, listener, admin })
 }
 
@@ -103,6 +116,7 @@ impl Bound {
         };
         let scheduling = tokio::spawn(scheduler.run(stop.clone()));
         let cleaning = tokio::spawn(janitor::run(settings.janitor.clone(), store.clone(), stop.clone()));
+        let snapshot = subscriptions.clone();
         let fan_out = fan_out::FanOut::start(&settings.fan_out, &store, subscriptions, publisher.clone(), &tasks);
         let consumers = vec![events_consumer(&settings, fan_out), dead_consumer(&settings, &store)];
         let gate = gate(store.clone(), is_loaded);
@@ -113,7 +127,7 @@ impl Bound {
             }
         });
 
-        serve(&settings, &store, clients, listener, stop)?.await?;
+        serve(&settings, &store, clients, snapshot, listener, stop)?.await?;
         // Each of these ends by itself after the signal; a panic in one was logged where it happened.
         let _ = tokio::join!(scheduling, cleaning, consumption);
         background.cancel();
@@ -138,7 +152,8 @@ fn gateway_client() -> Result<reqwest::Client, RunError> {
 fn serve(
     settings: &Settings,
     store: &Store,
-    (keys, gateway): (Keys, reqwest::Client),
+    clients: Clients,
+    subscriptions: Subscriptions,
     listener: std::net::TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<Server> {
@@ -150,8 +165,11 @@ fn serve(
             url => url.to_owned(),
         },
         gateway_url: settings.gateway_url.clone(),
-        gateway,
-        keys,
+        gateway: clients.gateway,
+        keys: clients.keys,
+        subscriptions,
+        sender: clients.sender,
+        tests: Semaphore::new(settings.api.tests_in_flight),
         operator_token: settings.operator_token.clone(),
         max_body_bytes: settings.api.max_body_bytes,
         known_keys: Cache::builder()

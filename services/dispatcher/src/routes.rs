@@ -7,7 +7,7 @@ use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, Route};
 
 use crate::api::{
-    api_keys, dead_letters, deliveries, event_types, events, rejected_requests, sources, subscriptions, tenants,
+    api_keys, dead_letters, deliveries, event_types, events, rejected_requests, sources, stats, subscriptions, tenants,
 };
 use crate::error::ApiError;
 
@@ -48,12 +48,22 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::GET, SUBSCRIPTION, get().to(subscriptions::show)),
         (Method::PATCH, SUBSCRIPTION, patch().to(subscriptions::update)),
         (Method::DELETE, SUBSCRIPTION, delete().to(subscriptions::delete)),
+        (Method::POST, "/v1/subscriptions/{subscription_id}/rotate-secret", post().to(subscriptions::rotate)),
+        (Method::GET, "/v1/subscriptions/{subscription_id}/public-key", get().to(subscriptions::public_key)),
+        (Method::POST, "/v1/subscriptions/{subscription_id}/test", post().to(subscriptions::test)),
+        (Method::POST, "/v1/subscriptions/{subscription_id}/pause", post().to(subscriptions::pause)),
+        (Method::POST, "/v1/subscriptions/{subscription_id}/resume", post().to(subscriptions::resume)),
+        (Method::GET, "/v1/subscriptions/{subscription_id}/stats", get().to(subscriptions::stats)),
         (Method::GET, "/v1/events", get().to(events::list)),
         (Method::GET, "/v1/events/{event_id}", get().to(events::show)),
+        (Method::GET, "/v1/events/{event_id}/explain", get().to(events::explain)),
+        (Method::POST, "/v1/events/{event_id}/replay", post().to(events::replay)),
         (Method::POST, "/v1/events/{event_id}/route", post().to(events::route)),
         (Method::GET, "/v1/deliveries", get().to(deliveries::list)),
         (Method::GET, DELIVERY, get().to(deliveries::show)),
         (Method::POST, "/v1/deliveries/{delivery_id}/retry", post().to(deliveries::retry)),
+        (Method::POST, "/v1/deliveries/{delivery_id}/cancel", post().to(deliveries::cancel)),
+        (Method::GET, "/v1/stats", get().to(stats::overall)),
         (Method::GET, "/v1/dead-letters", get().to(dead_letters::list)),
         (Method::GET, DEAD_LETTER, get().to(dead_letters::show)),
         (Method::POST, "/v1/dead-letters/{dead_letter_id}/replay", post().to(dead_letters::replay)),

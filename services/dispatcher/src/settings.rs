@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_process::{egress, http, keys, telemetry};
+use posthorn_process::{egress, http, keys, sender, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -27,6 +27,7 @@ pub struct Settings {
     pub broker: posthorn_bus::Settings,
     pub endpoints: egress::Settings,
     pub keys: keys::Settings,
+    pub sender: sender::Settings,
     pub api: Api,
     pub fan_out: FanOut,
     pub scheduler: Scheduler,
@@ -39,6 +40,8 @@ pub struct Settings {
 pub struct Api {
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Tests of subscriptions under way at the same time.
+    pub tests_in_flight: usize,
     /// How long a key that was looked up is believed, in seconds.
     pub key_cache_seconds: u64,
     /// Keys remembered at the same time.

@@ -33,7 +33,10 @@ pub struct SigningSecret {
 }
 
 /// An Ed25519 key that signs `v1a`: `whsk_` and the base64 of seed and public key, 64 bytes.
-pub struct SigningKey(Ed25519KeyPair);
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    seed: SecretSlice<u8>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -80,17 +83,25 @@ impl SigningKey {
         let encoded = text.strip_prefix(SIGNING_KEY_PREFIX).ok_or(Error::NoKeyPrefix)?;
         let bytes = STANDARD.decode(encoded).map_err(|_| Error::NotBase64)?;
         let (seed, public) = bytes.split_at_checked(32).ok_or(Error::NotAKey)?;
-        Ed25519KeyPair::from_seed_and_public_key(seed, public).map(Self).map_err(|_| Error::NotAKey)
+        let pair = Ed25519KeyPair::from_seed_and_public_key(seed, public).map_err(|_| Error::NotAKey)?;
+        Ok(Self { pair, seed: seed.to_vec().into() })
     }
 
     /// The key of a seed of 32 bytes, drawn by the caller.
     pub fn from_seed(seed: &[u8]) -> Result<Self, Error> {
-        Ed25519KeyPair::from_seed_unchecked(seed).map(Self).map_err(|_| Error::NotAKey)
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Error::NotAKey)?;
+        Ok(Self { pair, seed: seed.to_vec().into() })
     }
 
     /// What receivers verify with: `whpk_` and base64.
     pub fn public_key(&self) -> String {
-        format!("{PUBLIC_KEY_PREFIX}{}", STANDARD.encode(self.0.public_key()))
+        format!("{PUBLIC_KEY_PREFIX}{}", STANDARD.encode(self.pair.public_key()))
+    }
+
+    /// The key as it is kept: it is never shown.
+    pub fn reveal(&self) -> SecretString {
+        let whole = [self.seed.expose_secret(), self.pair.public_key().as_ref()].concat();
+        format!("{SIGNING_KEY_PREFIX}{}", STANDARD.encode(whole)).into()
     }
 }
 
@@ -111,7 +122,7 @@ pub fn sign(secret: &SigningSecret, id: &str, timestamp_secs: i64, body: &[u8]) 
 /// One `v1a` entry of the `webhook-signature` header.
 pub fn sign_ed25519(key: &SigningKey, id: &str, timestamp_secs: i64, body: &[u8]) -> String {
     let message = [id.as_bytes(), b".", timestamp_secs.to_string().as_bytes(), b".", body].concat();
-    format!("v1a,{}", STANDARD.encode(key.0.sign(&message)))
+    format!("v1a,{}", STANDARD.encode(key.pair.sign(&message)))
 }
 
 /// Verifies the `v1` signatures of a request that Posthorn, or any such sender, has sent.

@@ -7,3 +7,4 @@ mod broker;
 mod record;
 mod road;
 mod sources;
+mod subscriptions;

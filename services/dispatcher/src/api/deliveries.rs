@@ -15,7 +15,7 @@ use super::{Api, Caller, List, now};
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
-struct View {
+pub struct View {
     id: DeliveryId,
     event_id: EventId,
     subscription_id: SubscriptionId,
@@ -141,6 +141,22 @@ pub async fn retry(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let from = [State::Held, State::Dead, State::Delivered];
     let going = set_going(&client, found, &from, Trigger::Manual).await?;
     Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
+}
+
+/// Ends a held delivery: it is never sent.
+pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
+    let params = Params::of(&request, &["tenant_id"])?;
+    let id: DeliveryId = path_id("delivery", &id)?;
+    body.parse_empty()?;
+    let client = api.store.client().await?;
+    let tenant = caller.scope(&client, params.tenant()?).await?;
+    let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
+    if !deliveries::cancel(&client, tenant, id, now()).await? {
+        let now = deliveries::find(&client, tenant, id).await?.map_or(found.state, |found| found.state);
+        return Err(ApiError::conflict(format!("a delivery that is {} cannot be cancelled", now.as_str())));
+    }
+    let found = deliveries::find(&client, tenant, id).await?.unwrap_or(found);
+    Ok(HttpResponse::Ok().json(WholeView::of(&client, found).await?))
 }
 
 /// Sets a delivery going that is in one of the states `from`, and tells how it is then.

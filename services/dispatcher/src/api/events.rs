@@ -1,21 +1,29 @@
 //! `/v1/events`: what came in.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
+use posthorn_core::delivery::{HeldReason, State};
 use posthorn_core::envelope::Data as Payload;
-use posthorn_core::id::{EventId, SourceId, TenantId};
+use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
 use posthorn_core::request::Headers;
 use posthorn_core::routing::Route;
+use posthorn_core::subscription::{Audience, EventFacts};
 use posthorn_core::time::Rfc3339;
+use posthorn_store::deliveries::{self, Delivery, NewDelivery};
 use posthorn_store::events::{self, Assigned, Event, Filter, WholeEvent};
 use posthorn_store::page::Page;
-use posthorn_store::{GenericClient, sources, tenants};
+use posthorn_store::snapshot::Entry;
+use posthorn_store::{GenericClient, sources, subscriptions, tenants};
 use serde::{Deserialize, Serialize};
 
 use super::body::{Body, given};
+use super::deliveries::View as DeliveryView;
 use super::params::{Params, path_id};
 use super::subscriptions::is_source_name;
-use super::{Api, Caller, List};
+use super::{Api, Caller, List, now};
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -151,4 +159,152 @@ async fn routed_by_now(db: &impl GenericClient, found: &WholeEvent) -> ApiResult
         }
         Route::Broadcast | Route::Unrouted => None,
     })
+}
+
+/// Why a subscription got an event, or did not.
+#[derive(Serialize)]
+struct Explained {
+    subscription_id: SubscriptionId,
+    tenant_id: TenantId,
+    matched: bool,
+    /// The clause that said no; of one that matches, why there is no delivery.
+    reason: Option<&'static str>,
+    delivery_id: Option<DeliveryId>,
+    state: Option<State>,
+    held_reason: Option<HeldReason>,
+    due_at: Option<Rfc3339>,
+}
+
+pub async fn explain(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
+    let params = Params::of(&request, &["tenant_id", "limit", "cursor"])?;
+    let page = params.page()?;
+    let id: EventId = path_id("event", &id)?;
+    let client = api.store.client().await?;
+    let tenant = caller.scope(&client, params.tenant()?).await?;
+    let found = events::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;
+    let facts = Facts::of(&found.event, &found.source_slug);
+    // Of another tenant, that it is another's is all there is to say; nobody asks that of thousands.
+    let tenant = tenant.or(found.event.tenant_id);
+    let mut asked = tenant.map_or_else(|| api.subscriptions.all(), |tenant| api.subscriptions.of_tenant(tenant));
+    asked.retain(|subscription| page.before.is_none_or(|before| *subscription.id.as_uuid() < before));
+    asked.reverse();
+    asked.truncate(usize::try_from(page.limit + 1).unwrap_or(usize::MAX));
+    let ids: Vec<SubscriptionId> = asked.iter().map(|subscription| subscription.id).collect();
+    let mut made: HashMap<SubscriptionId, Delivery> =
+        deliveries::of_event(&client, id, &ids).await?.into_iter().map(|made| (made.subscription_id, made)).collect();
+    let rows: Vec<Explained> = asked
+        .iter()
+        .map(|subscription| {
+            let wants = subscription.wants(&facts.event());
+            let delivery = made.remove(&subscription.id);
+            let reason = match (&wants, &delivery) {
+                (Err(clause), _) => Some(clause.as_str()),
+                // It was made, or made to match, after the event was dispatched.
+                (Ok(()), None) => Some("not_dispatched"),
+                (Ok(()), Some(_)) => None,
+            };
+            Explained {
+                subscription_id: subscription.id,
+                tenant_id: subscription.tenant_id,
+                matched: wants.is_ok(),
+                reason,
+                delivery_id: delivery.as_ref().map(|delivery| delivery.id),
+                state: delivery.as_ref().map(|delivery| delivery.state),
+                held_reason: delivery.as_ref().and_then(|delivery| delivery.held_reason),
+                due_at: delivery.and_then(|delivery| delivery.due_at).map(Rfc3339),
+            }
+        })
+        .collect();
+    let list = List::of(rows, page.limit, |row| *row.subscription_id.as_uuid(), |row| row);
+    Ok(HttpResponse::Ok().json(list))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    #[serde(default, deserialize_with = "given")]
+    subscription_id: Option<SubscriptionId>,
+}
+
+#[derive(Serialize)]
+struct Replayed {
+    /// How many deliveries began; those that are on their way are left alone.
+    replayed: usize,
+    /// The first 200 of them.
+    data: Vec<DeliveryView>,
+}
+
+/// Sends an event again, to one subscription or to all that match now; also to those that did not get it
+/// the first time. Receivers see the same `webhook-id`.
+pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
+    const SHOWN: usize = 200;
+    let params = Params::of(&request, &["tenant_id"])?;
+    let id: EventId = path_id("event", &id)?;
+    let Replay { subscription_id } = if body.0.is_empty() { Replay::default() } else { body.parse()? };
+    let client = api.store.client().await?;
+    let tenant = caller.scope(&client, params.tenant()?).await?;
+    let found = events::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;
+    let facts = Facts::of(&found.event, &found.source_slug);
+    let asked = match subscription_id {
+        None => {
+            let tenant = tenant.or(found.event.tenant_id);
+            tenant.map_or_else(|| api.subscriptions.all(), |tenant| api.subscriptions.of_tenant(tenant))
+        }
+        Some(wanted) => {
+            let known = subscriptions::find(&client, tenant, wanted).await?;
+            known.ok_or_else(|| ApiError::field("/subscription_id", "there is no such subscription"))?;
+            api.subscriptions.fetch(&api.store, wanted).await?.into_iter().collect()
+        }
+    };
+    let wanting = |subscription: &Arc<Entry>| subscription.wants(&facts.event());
+    if let (Some(_), Some(Err(clause))) = (subscription_id, asked.first().map(wanting)) {
+        let detail = format!("the subscription does not want this event: {}", clause.as_str());
+        return Err(ApiError::conflict(detail));
+    }
+    let now = now();
+    let new: Vec<NewDelivery> = asked
+        .iter()
+        .filter(|subscription| wanting(subscription).is_ok())
+        .map(|subscription| NewDelivery {
+            id: DeliveryId::derive(id, subscription.id),
+            event_id: id,
+            subscription_id: subscription.id,
+            tenant_id: subscription.tenant_id,
+            event_type: found.event.event_type.to_string(),
+            held: Some(HeldReason::Replay),
+            due_at: now,
+        })
+        .collect();
+    let begun = deliveries::replay(&client, &new, now).await?;
+    let shown: Vec<SubscriptionId> =
+        new.iter().filter(|new| begun.contains(&new.id)).take(SHOWN).map(|new| new.subscription_id).collect();
+    let data = deliveries::of_event(&client, id, &shown).await?.into_iter().map(DeliveryView::from).collect();
+    Ok(HttpResponse::Accepted().json(Replayed { replayed: begun.len(), data }))
+}
+
+/// What dispatch knows of an event.
+struct Facts<'a> {
+    event: &'a Event,
+    source_slug: &'a str,
+    audience: Audience,
+}
+
+impl<'a> Facts<'a> {
+    fn of(event: &'a Event, source_slug: &'a str) -> Self {
+        let audience = match (event.audience.as_str(), event.tenant_id) {
+            ("broadcast", _) => Audience::Everyone,
+            ("tenant", Some(tenant)) => Audience::Tenant(tenant),
+            _ => Audience::Nobody,
+        };
+        Self { event, source_slug, audience }
+    }
+
+    fn event(&self) -> EventFacts<'_> {
+        EventFacts {
+            event_type: &self.event.event_type,
+            source_id: self.event.source_id,
+            source_slug: self.source_slug,
+            audience: self.audience,
+        }
+    }
 }

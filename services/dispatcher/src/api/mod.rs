@@ -11,6 +11,7 @@ mod idempotency;
 mod params;
 pub mod rejected_requests;
 pub mod sources;
+pub mod stats;
 pub mod subscriptions;
 pub mod tenants;
 
@@ -18,9 +19,12 @@ use jiff::Timestamp;
 use moka::future::Cache;
 use posthorn_core::egress::Egress;
 use posthorn_process::keys::Keys;
+use posthorn_process::sender::Sender;
 use posthorn_store::Store;
+use posthorn_store::snapshot::Subscriptions;
 use secrecy::SecretString;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 
 pub use auth::Caller;
 use auth::KnownKey;
@@ -33,6 +37,10 @@ pub struct Api {
     pub gateway_url: String,
     pub gateway_internal_url: String,
     pub gateway: reqwest::Client,
+    /// For tests of subscriptions, and how many of them may be under way.
+    pub subscriptions: Subscriptions,
+    pub sender: Sender,
+    pub tests: Semaphore,
     /// What requests are verified with that a gateway refused.
     pub keys: Keys,
     pub operator_token: SecretString,

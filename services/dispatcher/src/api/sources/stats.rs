@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use jiff::Timestamp;
 use posthorn_core::id::SourceId;
 use posthorn_core::signature::Verifier;
-use posthorn_core::time::{Rfc3339, earlier};
+use posthorn_core::time::{Rfc3339, earlier, start_of_hour};
 use posthorn_store::source_stats::{self, SourceStats};
 use posthorn_store::sources;
 use serde::Serialize;
@@ -141,10 +140,6 @@ fn judge(fault: Option<&String>, day: &SourceStats, hour: &SourceStats) -> (Stat
         return (Status::Silent, Some("nothing came for a day".to_owned()));
     }
     (Status::Healthy, None)
-}
-
-fn start_of_hour(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second().div_euclid(3600) * 3600).unwrap_or(at)
 }
 
 #[cfg(test)]

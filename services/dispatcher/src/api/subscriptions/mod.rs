@@ -1,27 +1,35 @@
 //! `/v1/subscriptions`: what tenants ask for.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod checks;
+mod secret;
+mod stats;
+mod trial;
+
+use std::collections::BTreeMap;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use posthorn_core::endpoint::{self, EndpointUrl};
-use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{SecretId, SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
-use posthorn_core::signature::standard::SigningSecret;
+use posthorn_core::signature::standard::{SigningKey, SigningSecret};
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
 use posthorn_core::time::Rfc3339;
-use posthorn_store::Error;
 use posthorn_store::subscriptions::{self, Counts, Subscription};
+use posthorn_store::{Error, Transaction};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
-use super::body::{Body, Checks, given, nullable};
+use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
-use super::sources::rate;
 use super::{Api, Caller, List, now};
 use crate::error::{ApiError, ApiResult};
+
+use checks::check;
+pub use checks::is_source_name;
+pub use secret::{public_key, rotate};
+pub use stats::stats;
+pub use trial::test;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +75,7 @@ fn default_signatures() -> Vec<SignatureScheme> {
     vec![SignatureScheme::Standard]
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Update {
     #[serde(default, deserialize_with = "nullable")]
@@ -218,6 +226,7 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     let secret = secret.reveal();
     let secret_id = SecretId::new(now, rand::random());
     subscriptions::add_secret(&transaction, api.store.sealer(), secret_id, subscription.id, &secret, now).await?;
+    ensure_key(&api, &transaction, &subscription).await?;
     let view = View { secret: Some(secret.expose_secret().to_owned()), ..View::of((subscription, Counts::default())) };
     once.created(transaction, &api.store, &view).await
 }
@@ -252,6 +261,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     apply(&mut subscription, update);
     check(&api, &subscription)?;
     subscriptions::update(&transaction, &subscription).await?;
+    ensure_key(&api, &transaction, &subscription).await?;
     transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::Ok().json(View::of((subscription, counts))))
 }
@@ -281,6 +291,52 @@ fn apply(subscription: &mut Subscription, update: Update) {
     subscription.updated_at = now();
 }
 
+/// Holds what comes until somebody resumes it.
+pub async fn pause(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
+    turn(&api, caller, &id, &request, &body, Wanted::Paused).await
+}
+
+/// Goes on with what was held, at the subscription's rate. A disabled one begins anew.
+pub async fn resume(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
+    turn(&api, caller, &id, &request, &body, Wanted::Active).await
+}
+
+async fn turn(api: &Api, caller: Caller, id: &str, request: &HttpRequest, body: &Body, state: Wanted) -> ApiResult {
+    let params = Params::of(request, &["tenant_id"])?;
+    let id: SubscriptionId = path_id("subscription", id)?;
+    body.parse_empty()?;
+    let mut client = api.store.client().await?;
+    let tenant = caller.scope(&client, params.tenant()?).await?;
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    let found = subscriptions::lock(&transaction, tenant, id).await?;
+    let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    apply(&mut subscription, Update { state: Some(state), ..Update::default() });
+    subscriptions::update(&transaction, &subscription).await?;
+    transaction.commit().await.map_err(Error::from)?;
+    Ok(HttpResponse::Ok().json(View::of((subscription, counts))))
+}
+
+/// A subscription that is signed with Ed25519 has a key for it, made when it is first asked for.
+async fn ensure_key(api: &Api, transaction: &Transaction<'_>, subscription: &Subscription) -> ApiResult<()> {
+    if !subscription.signatures.contains(&SignatureScheme::StandardEd25519) {
+        return Ok(());
+    }
+    let known = subscriptions::secrets(transaction, api.store.sealer(), Some(subscription.id)).await?;
+    let known: Vec<_> = known.into_iter().map(|(_, secret, _)| secret).collect();
+    if posthorn_core::signing::keys_of(&known).next().is_some() {
+        return Ok(());
+    }
+    add_key(api, transaction, subscription.id).await
+}
+
+async fn add_key(api: &Api, transaction: &Transaction<'_>, id: SubscriptionId) -> ApiResult<()> {
+    let now = now();
+    let key = SigningKey::from_seed(&rand::random::<[u8; 32]>());
+    let key = key.map_err(|error| ApiError::field("/signatures", error.to_string()))?.reveal();
+    let key_id = SecretId::new(now, rand::random());
+    Ok(subscriptions::add_secret(transaction, api.store.sealer(), key_id, id, &key, now).await?)
+}
+
 fn set<T>(field: &mut T, given: Option<T>) {
     if let Some(value) = given {
         *field = value;
@@ -296,111 +352,4 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         return Err(ApiError::not_found("subscription", id));
     }
     Ok(HttpResponse::NoContent().finish())
-}
-
-fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
-    let mut checks = Checks::default();
-    if let Some(name) = &subscription.name {
-        checks.name("/name", name);
-    }
-    if let Some(text) = &subscription.description {
-        let fits = text.chars().count() <= 2000 && !text.contains('\0');
-        checks.require(fits, "/description", "at most 2000 characters, no NUL");
-    }
-    if let Err(error) = EndpointUrl::parse(&subscription.url, &api.egress) {
-        checks.fail("/url", url_detail(&error));
-    }
-    checks.require((1..=100).contains(&subscription.event_types.len()), "/event_types", "from 1 to 100 patterns");
-    for (index, pattern) in subscription.event_types.iter().enumerate() {
-        if let Err(error) = Pattern::parse(pattern) {
-            checks.fail(format!("/event_types/{index}"), error.to_string());
-        }
-    }
-    checks.require(subscription.sources.len() <= 100, "/sources", "at most 100 sources");
-    for (index, source) in subscription.sources.iter().enumerate() {
-        checks.require(is_source_name(source), &format!("/sources/{index}"), "a source's slug or id");
-    }
-    if let Err(error) = subscription.retry_policy.check() {
-        checks.fail(format!("/retry_policy{}", error.pointer), error.detail);
-    }
-    checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
-    checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
-    rate(&mut checks, "/rate_limit/per_second", subscription.rate_limit.map(|limit| limit.per_second));
-    headers(&mut checks, &subscription.headers);
-    signatures(&mut checks, &subscription.signatures);
-    checks.finish()
-}
-
-/// What a slug or an id is written with.
-pub fn is_source_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-fn url_detail(error: &endpoint::Error) -> String {
-    match error {
-        endpoint::Error::Address(refused) => format!("{error}: {refused}"),
-        _ => error.to_string(),
-    }
-}
-
-fn headers(checks: &mut Checks, headers: &BTreeMap<String, String>) {
-    checks.require(headers.len() <= 20, "/headers", "at most 20 headers");
-    let mut seen = BTreeSet::new();
-    for (name, value) in headers {
-        let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
-        header_name(checks, &pointer, name);
-        checks.require(seen.insert(name.to_ascii_lowercase()), &pointer, "another header differs in case only");
-        let printable = value.bytes().all(|b| (b' '..=b'~').contains(&b));
-        let holds = (1..=1024).contains(&value.len()) && printable && value.trim() == value;
-        checks.require(holds, &pointer, "from 1 to 1024 printable ASCII characters, no space at the ends");
-    }
-}
-
-fn header_name(checks: &mut Checks, pointer: &str, name: &str) {
-    let is_token =
-        (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    checks.require(is_token, pointer, "a header's name of up to 100 characters");
-    checks.require(!is_reserved(name), pointer, "the header is Posthorn's to set");
-}
-
-/// What Posthorn, HTTP or a proxy sets.
-fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 16] = [
-        "host",
-        "user-agent",
-        "traceparent",
-        "tracestate",
-        "content-type",
-        "content-length",
-        "content-encoding",
-        "transfer-encoding",
-        "accept-encoding",
-        "connection",
-        "keep-alive",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "http2-settings",
-    ];
-    let name = name.to_ascii_lowercase();
-    name.starts_with("webhook-") || name.starts_with("proxy-") || RESERVED.contains(&name.as_str())
-}
-
-fn signatures(checks: &mut Checks, signatures: &[SignatureScheme]) {
-    checks.require((1..=5).contains(&signatures.len()), "/signatures", "from 1 to 5 schemes");
-    let mut seen = BTreeSet::new();
-    for (index, scheme) in signatures.iter().enumerate() {
-        let header = match scheme {
-            SignatureScheme::Standard => "webhook-signature".to_owned(),
-            SignatureScheme::HmacSha256 { header, prefix, .. } => {
-                header_name(checks, &format!("/signatures/{index}/header"), header);
-                let plain = prefix.len() <= 32 && prefix.bytes().all(|b| b.is_ascii_graphic());
-                let detail = "at most 32 printable ASCII characters";
-                checks.require(plain, &format!("/signatures/{index}/prefix"), detail);
-                header.to_ascii_lowercase()
-            }
-        };
-        checks.require(seen.insert(header), &format!("/signatures/{index}"), "another scheme writes the same header");
-    }
 }

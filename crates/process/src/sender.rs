@@ -13,13 +13,27 @@ use posthorn_core::redact;
 use posthorn_core::request::Headers;
 use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
-use posthorn_process::egress::{GuardedResolver, ResolveError};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use secrecy::SecretString;
+use serde::Deserialize;
 
-use crate::error::RunError;
-use crate::settings::Delivery as Settings;
+use crate::egress::{GuardedResolver, ResolveError};
+use crate::keys::SetUpError;
+
+/// How attempts are made.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Bytes read of an answer.
+    pub max_response_bytes: usize,
+    /// Longest wait for a connection, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Idle connections kept for each host.
+    pub idle_connections: usize,
+    /// How long an idle connection is kept, in seconds.
+    pub idle_seconds: u64,
+}
 
 /// Characters of an answer that are kept.
 const KEPT_CHARS: usize = 1000;
@@ -43,6 +57,8 @@ pub struct Shipment<'a> {
     pub secrets: &'a [SecretString],
     pub payload: Payload<'a>,
     pub traceparent: &'a str,
+    /// A test: the receiver is told.
+    pub is_test: bool,
 }
 
 /// What came of it.
@@ -61,7 +77,7 @@ pub struct Answered {
 }
 
 impl Sender {
-    pub fn new(settings: &Settings, egress: Egress) -> Result<Self, RunError> {
+    pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls()?)
             .dns_resolver(Arc::new(GuardedResolver { egress }))
@@ -187,6 +203,9 @@ fn headers(shipment: &Shipment<'_>, content_type: &str, body: &[u8], now: Timest
         put(&name, &value);
     }
     put("traceparent", shipment.traceparent);
+    if shipment.is_test {
+        put("webhook-test", "true");
+    }
     headers
 }
 
@@ -245,8 +264,8 @@ fn chain(error: &(dyn Error + 'static)) -> String {
     text.replace('\0', "")
 }
 
-fn tls() -> Result<rustls::ClientConfig, RunError> {
-    let mut config = posthorn_process::tls::client_config()?;
+fn tls() -> Result<rustls::ClientConfig, SetUpError> {
+    let mut config = crate::tls::client_config()?;
     // Many hosts: the default of 256 would make most connections start with a full handshake.
     config.resumption = rustls::client::Resumption::in_memory_sessions(4096);
     Ok(config)

@@ -1,0 +1,123 @@
+//! What a subscription may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use posthorn_core::endpoint::{self, EndpointUrl};
+use posthorn_core::event_type::Pattern;
+use posthorn_core::subscription::SignatureScheme;
+use posthorn_store::subscriptions::Subscription;
+
+use crate::api::Api;
+use crate::api::body::Checks;
+use crate::api::sources::rate;
+use crate::error::ApiResult;
+
+/// Checks every field.
+pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
+    let mut checks = Checks::default();
+    if let Some(name) = &subscription.name {
+        checks.name("/name", name);
+    }
+    if let Some(text) = &subscription.description {
+        let fits = text.chars().count() <= 2000 && !text.contains('\0');
+        checks.require(fits, "/description", "at most 2000 characters, no NUL");
+    }
+    if let Err(error) = EndpointUrl::parse(&subscription.url, &api.egress) {
+        checks.fail("/url", url_detail(&error));
+    }
+    checks.require((1..=100).contains(&subscription.event_types.len()), "/event_types", "from 1 to 100 patterns");
+    for (index, pattern) in subscription.event_types.iter().enumerate() {
+        if let Err(error) = Pattern::parse(pattern) {
+            checks.fail(format!("/event_types/{index}"), error.to_string());
+        }
+    }
+    checks.require(subscription.sources.len() <= 100, "/sources", "at most 100 sources");
+    for (index, source) in subscription.sources.iter().enumerate() {
+        checks.require(is_source_name(source), &format!("/sources/{index}"), "a source's slug or id");
+    }
+    if let Err(error) = subscription.retry_policy.check() {
+        checks.fail(format!("/retry_policy{}", error.pointer), error.detail);
+    }
+    checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
+    checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
+    rate(&mut checks, "/rate_limit/per_second", subscription.rate_limit.map(|limit| limit.per_second));
+    headers(&mut checks, &subscription.headers);
+    signatures(&mut checks, &subscription.signatures);
+    checks.finish()
+}
+
+/// What a slug or an id is written with.
+pub fn is_source_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn url_detail(error: &endpoint::Error) -> String {
+    match error {
+        endpoint::Error::Address(refused) => format!("{error}: {refused}"),
+        _ => error.to_string(),
+    }
+}
+
+fn headers(checks: &mut Checks, headers: &BTreeMap<String, String>) {
+    checks.require(headers.len() <= 20, "/headers", "at most 20 headers");
+    let mut seen = BTreeSet::new();
+    for (name, value) in headers {
+        let pointer = format!("/headers/{}", name.replace('~', "~0").replace('/', "~1"));
+        header_name(checks, &pointer, name);
+        checks.require(seen.insert(name.to_ascii_lowercase()), &pointer, "another header differs in case only");
+        let printable = value.bytes().all(|b| (b' '..=b'~').contains(&b));
+        let holds = (1..=1024).contains(&value.len()) && printable && value.trim() == value;
+        checks.require(holds, &pointer, "from 1 to 1024 printable ASCII characters, no space at the ends");
+    }
+}
+
+fn header_name(checks: &mut Checks, pointer: &str, name: &str) {
+    let is_token =
+        (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    checks.require(is_token, pointer, "a header's name of up to 100 characters");
+    checks.require(!is_reserved(name), pointer, "the header is Posthorn's to set");
+}
+
+/// What Posthorn, HTTP or a proxy sets.
+fn is_reserved(name: &str) -> bool {
+    const RESERVED: [&str; 16] = [
+        "host",
+        "user-agent",
+        "traceparent",
+        "tracestate",
+        "content-type",
+        "content-length",
+        "content-encoding",
+        "transfer-encoding",
+        "accept-encoding",
+        "connection",
+        "keep-alive",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "http2-settings",
+    ];
+    let name = name.to_ascii_lowercase();
+    name.starts_with("webhook-") || name.starts_with("proxy-") || RESERVED.contains(&name.as_str())
+}
+
+fn signatures(checks: &mut Checks, signatures: &[SignatureScheme]) {
+    checks.require((1..=5).contains(&signatures.len()), "/signatures", "from 1 to 5 schemes");
+    let mut seen = BTreeSet::new();
+    for (index, scheme) in signatures.iter().enumerate() {
+        let header = match scheme {
+            SignatureScheme::Standard => "webhook-signature".to_owned(),
+            // It shares that header with `standard`.
+            SignatureScheme::StandardEd25519 => "webhook-signature v1a".to_owned(),
+            SignatureScheme::HmacSha256 { header, prefix, .. } => {
+                header_name(checks, &format!("/signatures/{index}/header"), header);
+                let plain = prefix.len() <= 32 && prefix.bytes().all(|b| b.is_ascii_graphic());
+                let detail = "at most 32 printable ASCII characters";
+                checks.require(plain, &format!("/signatures/{index}/prefix"), detail);
+                header.to_ascii_lowercase()
+            }
+        };
+        checks.require(seen.insert(header), &format!("/signatures/{index}"), "another scheme writes the same header");
+    }
+}

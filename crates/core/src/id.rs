@@ -96,6 +96,8 @@ ids! {
     DeadLetterId = "dl";
     ReplayId = "rpl";
     RejectedRequestId = "rej";
+    /// A line of the audit log.
+    AuditEntryId = "aud";
     SecretId = "sec";
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::TenantId;
 use crate::request::Headers;
+use crate::signature::document;
 
 /// How a source finds the tenant of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +51,9 @@ fn named(value: &str) -> Route {
     value.parse().map_or_else(|_| Route::External(value.to_owned()), Route::Tenant)
 }
 
-/// A string or number at `pointer`, as text.
+/// A string or number at `pointer`, as text; of a form, the field of that name.
 fn at_pointer(body: &[u8], pointer: &str) -> Option<String> {
-    let payload: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let payload = document::json_or_form(body);
     match payload.pointer(pointer)? {
         serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
         serde_json::Value::Number(number) => Some(number.to_string()),
@@ -72,6 +73,7 @@ mod tests {
         assert_eq!(route(r#"{"account":42}"#), Route::External("42".into()));
         assert_eq!(route(r#"{"account":null}"#), Route::Unrouted);
         assert_eq!(route("no json"), Route::Unrouted);
+        assert_eq!(route("a=b&account=acct_1"), Route::External("acct_1".into()), "a form");
     }
 
     #[test]

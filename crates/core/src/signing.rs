@@ -25,10 +25,12 @@ pub fn headers(
     for scheme in schemes {
         match scheme {
             SignatureScheme::Standard => {
-                standard.extend(secrets_of(secrets).map(|secret| standard::sign(&secret, id, timestamp_secs, body)))
+                let tags = secrets_of(secrets).map(|secret| standard::sign(&secret, id, timestamp_secs, body));
+                standard.extend(tags);
             }
             SignatureScheme::StandardEd25519 => {
-                standard.extend(keys_of(secrets).map(|key| standard::sign_ed25519(&key, id, timestamp_secs, body)))
+                let tags = keys_of(secrets).map(|key| standard::sign_ed25519(&key, id, timestamp_secs, body));
+                standard.extend(tags);
             }
             SignatureScheme::HmacSha256 { header, encoding, prefix } => {
                 // The key is the text as shown, `whsec_` included.

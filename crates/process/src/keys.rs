@@ -72,6 +72,8 @@ pub struct Keys {
     key_sets: Cache<String, Arc<Material>>,
     /// Key sets that were fetched anew for a key they did not have.
     renewed: Cache<String, ()>,
+    /// Certificates that do not exist: whoever makes up their names must not make us fetch without end.
+    absent: Cache<String, u16>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,27 @@ pub enum FetchError {
     TooLarge,
     #[error("not text")]
     NotText(#[from] std::string::FromUtf8Error),
+}
+
+impl FetchError {
+    /// The status by which the other side said that there is nothing, and that asking again is no use.
+    fn definite(&self) -> Option<u16> {
+        match self {
+            Self::Status(status) if (400..500).contains(status) && ![408, 429].contains(status) => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// A certificate that does not exist, at a host that only Amazon serves, was made up by the sender.
+fn unfetched(need: &Need, error: Arc<FetchError>) -> JudgeError {
+    match (need, error.definite()) {
+        (Need::Certificate { .. }, Some(status)) => {
+            let detail = format!("there is no certificate at `SigningCertURL`: it answers {status}");
+            JudgeError::Refused(Refusal { kind: RefusalKind::UntrustedCertUrl, detail })
+        }
+        _ => JudgeError::Unfetched(error),
+    }
 }
 
 impl Keys {
@@ -107,10 +130,14 @@ impl Keys {
             |seconds: u64| Cache::builder().max_capacity(settings.entries).time_to_live(Duration::from_secs(seconds));
         Ok(Self {
             client,
-            egress: Egress { allow_http: false, ..egress },
+            egress,
             max_bytes: settings.max_bytes,
             certificates: remembering(settings.certificate_seconds).build(),
             key_sets: remembering(settings.key_set_seconds).build(),
+            absent: Cache::builder()
+                .max_capacity(settings.entries)
+                .time_to_live(Duration::from_secs(settings.renew_seconds))
+                .build(),
             renewed: Cache::builder()
                 .max_capacity(settings.entries)
                 .time_to_live(Duration::from_secs(settings.renew_seconds))
@@ -130,7 +157,10 @@ impl Keys {
             Verdict::Needs(need) => need,
             verdict => return Ok(verdict),
         };
-        let material = self.get(&need).await.map_err(JudgeError::Unfetched)?;
+        let material = match self.get(&need).await {
+            Ok(material) => material,
+            Err(error) => return Err(unfetched(&need, error)),
+        };
         let judged = verifier.judge(request, path_event, now, &material);
         let lacks_key = matches!(&judged, Err(refusal) if refusal.kind == RefusalKind::UnknownKey);
         let judged = match verifier.key_set_url() {
@@ -150,11 +180,18 @@ impl Keys {
     async fn get(&self, need: &Need) -> Result<Arc<Material>, Arc<FetchError>> {
         match need {
             Need::Certificate { url } => {
+                if let Some(status) = self.absent.get(url).await {
+                    return Err(Arc::new(FetchError::Status(status)));
+                }
                 let fetching = async {
                     let pem = self.fetch(url).await?;
                     Ok(Arc::new(Material::default().with_certificate(url.as_str(), &pem)))
                 };
-                self.certificates.try_get_with(url.clone(), fetching).await
+                let fetched = self.certificates.try_get_with(url.clone(), fetching).await;
+                if let Some(status) = fetched.as_ref().err().and_then(|error: &Arc<FetchError>| error.definite()) {
+                    self.absent.insert(url.clone(), status).await;
+                }
+                fetched
             }
             Need::KeySet { url } => {
                 let fetching = async {

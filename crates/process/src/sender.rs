@@ -20,6 +20,7 @@ use serde::Deserialize;
 
 use crate::egress::{GuardedResolver, ResolveError};
 use crate::keys::SetUpError;
+use crate::telemetry;
 
 /// How attempts are made.
 #[derive(Clone, Debug, Deserialize)]
@@ -253,15 +254,9 @@ fn is_tls(error: &(dyn Error + 'static)) -> bool {
     error.is::<rustls::Error>() || wrapped.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
 }
 
+/// PostgreSQL keeps no NUL in text.
 fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text.replace('\0', "")
+    telemetry::chain(error).replace('\0', "")
 }
 
 fn tls() -> Result<rustls::ClientConfig, SetUpError> {

@@ -67,9 +67,10 @@ impl World {
     /// A new source as the API shows it. `body` is the request's.
     pub async fn source(&self, body: Value) -> Value {
         let source = self.api().post("/v1/sources", body).await;
+        // 503 is that of a gateway which knows no source yet.
         eventually("the gateway knows the source", || async {
             let answer = self.knock(&source, "", &[], "").await;
-            (answer.status != 404).then_some(())
+            (![404, 503].contains(&answer.status)).then_some(())
         })
         .await;
         source
@@ -106,7 +107,7 @@ impl World {
             Stripe { client: self.client.clone(), url: format!("http://{}/webhooks/{slug}", self.gateway), secret };
         eventually("the gateway knows the source", || async {
             let (status, _) = stripe.post_signed("{}", "").await;
-            (status != 404).then_some(())
+            (![404, 503].contains(&status)).then_some(())
         })
         .await;
         stripe

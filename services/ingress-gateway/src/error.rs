@@ -123,7 +123,12 @@ impl GatewayError {
             | Self::TooSlow
             | Self::Store(_) => Problem {
                 retry_after_secs: Some(5),
-                ..Problem::new(503, "unavailable", "Unavailable", "the event could not be stored; send it again")
+                ..Problem::new(
+                    503,
+                    "unavailable",
+                    "Unavailable",
+                    "the request could not be taken in, by our fault; send it again",
+                )
             },
         }
     }

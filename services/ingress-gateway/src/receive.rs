@@ -93,10 +93,10 @@ pub async fn receive(
     match outcome {
         Ok(outcome) => Ok(answer(door.as_deref(), outcome)),
         Err(error) => {
+            if let Some(source) = source {
+                gateway.tally.refused(source, kind, now);
+            }
             if let Some((reason, detail)) = error.rejection() {
-                if let Some(source) = source {
-                    gateway.tally.refused(source, reason, now);
-                }
                 let event = address.event.as_deref();
                 let content = error.is_of_content().then_some((&raw, event));
                 refusals::keep(&gateway, door.as_deref(), reason, detail, sender, content, now);

@@ -49,6 +49,15 @@ pub enum ImitationError {
     NoPlaceForSignature,
 }
 
+/// Whether a source like this holds secrets at all, and not public keys.
+pub fn takes_secrets(provider: Provider, config: &Value) -> bool {
+    match provider {
+        Provider::Twilio => true,
+        Provider::Ses | Provider::GooglePubsub => false,
+        _ => preset::spec(provider, config).is_ok_and(|spec| spec.takes_secret()),
+    }
+}
+
 /// A new secret for a source whose owner may choose it, from 32 random bytes; `None` where the
 /// provider gives out the secret or signs with a key of its own.
 pub fn new_secret(provider: Provider, config: &Value, random: &[u8; 32]) -> Option<SecretString> {

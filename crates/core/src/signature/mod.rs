@@ -10,7 +10,7 @@
 
 mod certificate;
 mod config;
-mod document;
+pub(crate) mod document;
 mod form;
 mod google_pubsub;
 mod imitation;
@@ -40,7 +40,7 @@ use crate::signature::ses::Ses;
 use crate::signature::twilio::Twilio;
 
 pub use config::{ConfigError, MAX_KEYS, split_secrets};
-pub use imitation::{Imitation, ImitationError, Wish, new_secret};
+pub use imitation::{Imitation, ImitationError, Wish, new_secret, takes_secrets};
 pub use preset::preset_names;
 pub use refusal::{Refusal, RefusalClass, RefusalKind};
 pub use verdict::{Answer, Material, Need, Occurrence, Verdict};

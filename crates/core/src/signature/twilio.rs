@@ -100,7 +100,13 @@ impl Twilio {
             None if request.body.is_empty() => Callback::Form(query),
             None => Callback::Form(fields),
         };
-        let occurrence = callback.occurrence(&hex::encode(&signature))?;
+        let mut occurrence = callback.occurrence(&hex::encode(&signature))?;
+        if request.body.is_empty()
+            && let Callback::Form(fields) = &callback
+        {
+            // What it says stands in the URL alone, which is kept nowhere.
+            occurrence.body = Some(form::object(fields).to_string().into());
+        }
         Ok(Verdict::Events { occurrences: vec![occurrence], matched: Some(matched) })
     }
 

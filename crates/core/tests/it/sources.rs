@@ -245,6 +245,35 @@ fn a_challenge_that_wants_an_hmac_gets_one_unless_it_is_a_body() {
 }
 
 #[test]
+fn a_notification_that_is_like_every_other_is_a_repeat_within_a_minute_only() {
+    let dropbox = generic("dropbox", &json!({}));
+    let body = r#"{"list_folder":{"accounts":["dbid:1"]}}"#;
+    let signed = request(&[("X-Dropbox-Signature", &hex::encode(hmac_sha256(body)))], body);
+    let parts =
+        |second: i64| match dropbox.judge(&signed, None, Timestamp::from_second(second).unwrap(), &Material::default())
+        {
+            Ok(Verdict::Events { mut occurrences, .. }) => occurrences.remove(0).dedup_parts,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!(parts(NOW), parts(NOW + 59));
+    assert_ne!(parts(NOW), parts(NOW + 60));
+}
+
+#[test]
+fn what_a_callback_by_get_says_is_kept() {
+    let url = "https://hooks.example.com/in";
+    let twilio = source(Provider::Twilio, json!({ "secrets": [SECRET], "public_url": url }));
+    let target = "/webhooks/a?MessageSid=SM1&MessageStatus=sent";
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, SECRET.as_bytes());
+    let signature = STANDARD.encode(hmac::sign(&key, format!("{url}?MessageSid=SM1&MessageStatus=sent").as_bytes()));
+    let callback = RawRequest { headers: [("X-Twilio-Signature", signature)].into_iter().collect(), ..get(target) };
+    let (event, _) = event(&twilio, &callback, None);
+    assert_eq!(event.event_type.as_str(), "message.status.sent");
+    let body: Value = serde_json::from_slice(&event.body.unwrap()).unwrap();
+    assert_eq!(body, json!({ "MessageSid": "SM1", "MessageStatus": "sent" }));
+}
+
+#[test]
 fn a_refusal_shows_neither_secret_nor_signature() {
     let source = source(Provider::Github, json!({ "secrets": [SECRET] }));
     let right = hex::encode(hmac_sha256("{}"));

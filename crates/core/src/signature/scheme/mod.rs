@@ -78,7 +78,7 @@ impl Scheme {
         path_event: Option<&str>,
         now: Timestamp,
     ) -> Result<Verdict, Refusal> {
-        let scope = Scope { public_url: self.public_url.as_ref(), ..Scope::of(request) };
+        let scope = Scope { public_url: self.public_url.as_ref(), now: Some(now), ..Scope::of(request) };
         if request.method == "GET"
             && let Some(answer) = self.handshake(Method::Get, &scope)
         {

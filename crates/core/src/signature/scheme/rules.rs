@@ -33,8 +33,8 @@ pub(crate) fn check_signed(
     if !covers_body && !leaves_body_unsigned {
         return refuse("must contain `{body}`: a signature that leaves the body out fits any body");
     }
-    if signed.holds(&Part::Type) {
-        return refuse("cannot contain `{type}`");
+    if signed.holds(&Part::Type) || signed.holds(&Part::Minute) {
+        return refuse("cannot contain `{type}` or `{minute}`");
     }
     if signed.holds(&Part::Id) && id.sources().is_empty() {
         return refuse("contains `{id}`, and `extract.event_id` does not say where that stands");

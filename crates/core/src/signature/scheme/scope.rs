@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
 use ring::digest;
 use serde_json::Value;
 
@@ -24,6 +25,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) timestamp: Option<&'a str>,
     pub(crate) id: Option<&'a str>,
     pub(crate) event_type: Option<&'a str>,
+    /// When the request came.
+    pub(crate) now: Option<Timestamp>,
 }
 
 impl<'a> Scope<'a> {
@@ -36,6 +39,7 @@ impl<'a> Scope<'a> {
             timestamp: None,
             id: None,
             event_type: None,
+            now: None,
         }
     }
 
@@ -49,6 +53,7 @@ impl<'a> Scope<'a> {
             Part::Timestamp => self.timestamp.map(|text| Cow::Borrowed(text.as_bytes())),
             Part::Id => self.id.map(|text| Cow::Borrowed(text.as_bytes())),
             Part::Type => self.event_type.map(|text| Cow::Borrowed(text.as_bytes())),
+            Part::Minute => self.now.map(|now| owned(now.as_second().div_euclid(60).to_string())),
             Part::Method => Some(Cow::Borrowed(self.request.method.as_bytes())),
             Part::Url => self.public_url.map(|url| owned(url.for_target(&self.request.target))),
             Part::Path => self.request.target.split('?').next().map(|path| Cow::Borrowed(path.as_bytes())),

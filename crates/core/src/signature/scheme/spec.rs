@@ -137,6 +137,17 @@ impl Spec {
         })
     }
 
+    /// Whether senders prove themselves with a secret that the source holds.
+    pub(crate) fn takes_secret(&self) -> bool {
+        match (self.algorithm, &self.signature) {
+            (Some(algorithm), _) => algorithm.is_secret(),
+            (None, Some(signature)) => {
+                signature.clone().compile(None).is_ok_and(|rule| rule.algorithms().iter().any(|one| one.is_secret()))
+            }
+            (None, None) => false,
+        }
+    }
+
     /// A new secret of random bytes, where it is the owner's to choose.
     pub(crate) fn new_secret(&self, random: &[u8; 32]) -> Option<SecretString> {
         if !self.secret_is_chosen_here || self.algorithm.is_some_and(|algorithm| !algorithm.is_secret()) {
@@ -167,9 +178,9 @@ impl Spec {
             [("event_id", event_id), ("event_type", event_type), ("occurred_at", occurred_at), ("account", account)];
         for (name, choice) in places {
             let holds = |part| choice.sources().iter().any(|source| source.holds(&part));
-            if [Part::Body, Part::Id, Part::Type].into_iter().any(holds) {
+            if [Part::Body, Part::Id, Part::Type, Part::Minute].into_iter().any(holds) {
                 let place = format!("scheme/extract/{name}");
-                return Err(ConfigError::at(&place, "is not made of `{body}`, `{id}` or `{type}`"));
+                return Err(ConfigError::at(&place, "is not made of `{body}`, `{id}`, `{type}` or `{minute}`"));
             }
         }
         let default = default_type.as_deref().map_or(Ok(()), |text| provider_type(text).map(|_| ()));

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Id,
     /// `{type}`: the event's type.
     Type,
+    /// `{minute}`: the minute in which the request came, for events that nothing tells apart.
+    Minute,
     /// `{method}`
     Method,
     /// `{url}`: the URL that the provider was given, with the request's query.
@@ -87,6 +89,7 @@ fn part(place: &str) -> Result<Part, String> {
         "timestamp" => Part::Timestamp,
         "id" => Part::Id,
         "type" => Part::Type,
+        "minute" => Part::Minute,
         "method" => Part::Method,
         "url" => Part::Url,
         "path" => Part::Path,

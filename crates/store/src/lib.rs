@@ -5,6 +5,7 @@
 //! the hot path is written in batches ([`batcher`]), one statement each, without BEGIN and COMMIT.
 
 pub mod api_keys;
+pub mod audit_log;
 pub mod batcher;
 pub mod changes;
 pub mod dead_letters;

@@ -124,6 +124,7 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
         erased += u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
     }
     erased += crate::delivery_stats::erase(db, id).await?;
+    erased += crate::audit_log::blank(db, id, limit).await?;
     erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {
         db.execute("DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL", &[&id]).await?;

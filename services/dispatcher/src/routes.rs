@@ -7,7 +7,8 @@ use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, Route};
 
 use crate::api::{
-    api_keys, dead_letters, deliveries, event_types, events, rejected_requests, sources, stats, subscriptions, tenants,
+    api_keys, audit_log, dead_letters, deliveries, event_types, events, rejected_requests, sources, stats,
+    subscriptions, tenants,
 };
 use crate::error::ApiError;
 
@@ -63,6 +64,7 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::GET, DELIVERY, get().to(deliveries::show)),
         (Method::POST, "/v1/deliveries/{delivery_id}/retry", post().to(deliveries::retry)),
         (Method::POST, "/v1/deliveries/{delivery_id}/cancel", post().to(deliveries::cancel)),
+        (Method::GET, "/v1/audit-log", get().to(audit_log::list)),
         (Method::GET, "/v1/stats", get().to(stats::overall)),
         (Method::GET, "/v1/dead-letters", get().to(dead_letters::list)),
         (Method::GET, DEAD_LETTER, get().to(dead_letters::show)),

@@ -32,6 +32,14 @@ impl Api {
         self.call(self.client()?.patch(self.url(path, &[])?).body(body.to_string())).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Value, CliError> {
+        self.call(self.client()?.put(self.url(path, &[])?).body(body.to_string())).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.call(self.client()?.delete(self.url(path, &[])?)).await.map(|_| ())
+    }
+
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, CliError> {
         let token = self.token.as_ref().ok_or(CliError::Missing("POSTHORN_OPERATOR_TOKEN (or --token)"))?;
         let request = request.bearer_auth(token.expose_secret()).header("content-type", "application/json");

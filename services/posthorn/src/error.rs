@@ -20,6 +20,8 @@ pub enum CliError {
     Answer(#[from] serde_json::Error),
     #[error("the database")]
     Store(#[from] posthorn_store::Error),
+    #[error("the file is no catalogue")]
+    Catalogue(#[source] serde_yaml_ng::Error),
     #[error("the payload is not JSON")]
     Payload(#[source] serde_json::Error),
     #[error("the secret cannot be used: {0}")]
@@ -30,16 +32,4 @@ pub enum CliError {
     Bind(#[from] posthorn_process::http::BindError),
     #[error("the system")]
     Io(#[from] std::io::Error),
-}
-
-/// An error and its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

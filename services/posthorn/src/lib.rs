@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod dlq;
 mod error;
+mod event_types;
 mod migrate;
 mod receive;
 mod send;
@@ -16,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::error::{CliError, chain};
+use posthorn_process::telemetry::chain;
+
+use crate::error::CliError;
 
 #[derive(Debug, Parser)]
 #[command(name = "posthorn", version, about = "Posthorn: webhooks in, webhooks out, none lost")]
@@ -37,6 +40,9 @@ enum Command {
     /// Look at dead letters and set them going again.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// Keep the catalogue of event types as a file says it.
+    #[command(subcommand)]
+    EventTypes(event_types::EventTypes),
     /// Make a tenant, sources and a subscription to try things with; safe to repeat.
     Demo(demo::Demo),
     /// Measure events accepted and deliveries made in a second.
@@ -68,6 +74,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Send(send) => send.run().await,
         Command::Receive(receive) => receive.run().await,
         Command::Dlq(dlq) => dlq.run().await,
+        Command::EventTypes(event_types) => event_types.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Bench(bench) => bench.run().await,
     }

@@ -225,3 +225,31 @@ async fn a_paused_subscription_is_resumed_and_a_cancelled_delivery_never_sent() 
     assert_eq!(api.delivery_in(&first, "cancelled").await["attempts"], json!([]));
     assert_eq!(receiver.received().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_in_the_audit_log_without_its_secrets_and_cannot_be_taken_back() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let receiver = world.receiver().await;
+    let subscription = api.subscribe(&tenant, &receiver.url(""), &["*"], json!({ "name": "Old" })).await;
+    api.patch(&path(&subscription, ""), json!({ "name": "New" })).await;
+    let rotated = api.post(&path(&subscription, "/rotate-secret"), json!({})).await;
+    api.post(&path(&subscription, "/pause"), json!({})).await;
+    assert_eq!(api.call(Method::DELETE, &path(&subscription, ""), None).await.0, 204);
+
+    let id = subscription["id"].as_str().unwrap();
+    let log = api.get(&format!("/v1/audit-log?resource_id={id}")).await;
+    let entries = log["data"].as_array().unwrap();
+    let actions: Vec<&str> = entries.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(actions, ["delete", "pause", "rotate_secret", "update", "create"]);
+    assert_eq!((&entries[3]["before"]["name"], &entries[3]["after"]["name"]), (&json!("Old"), &json!("New")));
+    assert!(entries.iter().all(|entry| entry["actor"] == "operator" && entry["tenant_id"] == json!(tenant)));
+    for secret in [&subscription["secret"], &rotated["secret"]] {
+        assert!(!log.to_string().contains(secret.as_str().unwrap()));
+    }
+    let client = world.database.store.client().await.unwrap();
+    for statement in ["DELETE FROM audit_log", "UPDATE audit_log SET actor = 'nobody'"] {
+        assert!(client.execute(statement, &[]).await.is_err(), "{statement}");
+    }
+}

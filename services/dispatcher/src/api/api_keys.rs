@@ -12,6 +12,7 @@ use posthorn_store::{Error, GenericClient, tenants};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use super::audit_log::Change;
 use super::body::{Body, Checks};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
@@ -99,7 +100,10 @@ pub async fn create(
         created_at: now,
     };
     api_keys::insert(&transaction, &key, digest(&SHA256, secret.as_bytes()).as_ref()).await?;
-    let view = View { key: Some(secret), ..View::from(key) };
+    let view = View::from(key);
+    let change = Change::new("create", "api_key", view.id, Some(tenant_id)).after(&view);
+    change.record(&transaction, caller, &request).await?;
+    let view = View { key: Some(secret), ..view };
     once.created(transaction, &api.store, &view).await
 }
 
@@ -118,11 +122,14 @@ pub async fn delete(api: Data<Api>, caller: Caller, ids: Path<(String, String)>,
     Params::of(&request, &[])?;
     let tenant: TenantId = path_id("tenant", &ids.0)?;
     let id: ApiKeyId = path_id("API key", &ids.1)?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     exists(&client, tenant).await?;
-    if !api_keys::delete(&client, tenant, id).await? {
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    if !api_keys::delete(&transaction, tenant, id).await? {
         return Err(ApiError::not_found("API key", id));
     }
+    Change::new("revoke", "api_key", id, Some(tenant)).record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     // Other replicas forget it when their memory of it runs out.
     api.known_keys.invalidate_all();
     Ok(HttpResponse::NoContent().finish())

@@ -8,7 +8,7 @@ use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
-use posthorn_core::id::TenantId;
+use posthorn_core::id::{ApiKeyId, TenantId};
 use posthorn_store::{GenericClient, api_keys, tenants};
 use ring::digest::{SHA256, digest};
 use secrecy::ExposeSecret as _;
@@ -23,12 +23,13 @@ use crate::error::ApiError;
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
     Operator,
-    Tenant(TenantId),
+    Tenant(TenantId, ApiKeyId),
 }
 
 /// A key that was looked up.
 #[derive(Clone, Debug)]
 pub struct KnownKey {
+    pub id: ApiKeyId,
     pub tenant_id: TenantId,
     pub may_read: bool,
     pub may_write: bool,
@@ -39,7 +40,7 @@ impl Caller {
     pub fn operator(self) -> Result<(), ApiError> {
         match self {
             Self::Operator => Ok(()),
-            Self::Tenant(_) => Err(ApiError::Forbidden("this is the operator's alone")),
+            Self::Tenant(..) => Err(ApiError::Forbidden("this is the operator's alone")),
         }
     }
 
@@ -47,11 +48,19 @@ impl Caller {
     /// Another tenant than the caller's own, or one that does not exist, is not found.
     pub async fn scope(self, db: &impl GenericClient, named: Option<TenantId>) -> Result<Option<TenantId>, ApiError> {
         match (self, named) {
-            (Self::Tenant(own), None) => Ok(Some(own)),
-            (Self::Tenant(own), Some(named)) if own == named => Ok(Some(own)),
+            (Self::Tenant(own, _), None) => Ok(Some(own)),
+            (Self::Tenant(own, _), Some(named)) if own == named => Ok(Some(own)),
             (Self::Operator, None) => Ok(None),
             (Self::Operator, Some(named)) if tenants::find(db, named).await?.is_some() => Ok(Some(named)),
             (_, Some(named)) => Err(ApiError::not_found("tenant", named)),
+        }
+    }
+
+    /// How the audit log names it.
+    pub fn name(self) -> String {
+        match self {
+            Self::Operator => "operator".to_owned(),
+            Self::Tenant(_, key) => key.to_string(),
         }
     }
 
@@ -59,7 +68,7 @@ impl Caller {
     pub fn as_uuid(self) -> Uuid {
         match self {
             Self::Operator => Uuid::nil(),
-            Self::Tenant(tenant) => *tenant.as_uuid(),
+            Self::Tenant(tenant, _) => *tenant.as_uuid(),
         }
     }
 }
@@ -82,7 +91,7 @@ impl FromRequest for Caller {
             let key = find_key(&api, &token).await?.ok_or(ApiError::BadToken)?;
             Span::current().record("tenant.id", tracing::field::display(key.tenant_id));
             match (is_read, key.may_read, key.may_write) {
-                (true, true, _) | (false, _, true) => Ok(Self::Tenant(key.tenant_id)),
+                (true, true, _) | (false, _, true) => Ok(Self::Tenant(key.tenant_id, key.id)),
                 (true, ..) => Err(ApiError::Forbidden("the key has no scope `read`")),
                 (false, ..) => Err(ApiError::Forbidden("the key has no scope `write`")),
             }
@@ -112,6 +121,7 @@ async fn find_key(api: &Data<Api>, token: &str) -> Result<Option<KnownKey>, ApiE
         api_keys::touch(&client, key.id, now()).await?;
     }
     let known = found.map(|key| KnownKey {
+        id: key.id,
         tenant_id: key.tenant_id,
         may_read: key.scopes.iter().any(|scope| scope == "read"),
         may_write: key.scopes.iter().any(|scope| scope == "write"),

@@ -9,6 +9,7 @@ use posthorn_store::dead_letters::{self, DeadLetter, Filter};
 use posthorn_store::deliveries;
 use serde::Serialize;
 
+use super::audit_log::Change;
 use super::body::Body;
 use super::deliveries::{WholeView, set_going};
 use super::params::{Params, path_id};
@@ -82,5 +83,6 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let found = deliveries::find(&client, tenant, delivery).await?;
     let found = found.ok_or_else(|| ApiError::conflict("its delivery is older than the retention"))?;
     let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;
+    Change::new("replay", "dead_letter", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
     Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
 }

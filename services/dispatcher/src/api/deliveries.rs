@@ -9,6 +9,7 @@ use posthorn_store::deliveries::{self, Attempt, Delivery, Filter};
 use posthorn_store::{GenericClient, subscriptions};
 use serde::Serialize;
 
+use super::audit_log::Change;
 use super::body::Body;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now};
@@ -140,6 +141,7 @@ pub async fn retry(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
     let from = [State::Held, State::Dead, State::Delivered];
     let going = set_going(&client, found, &from, Trigger::Manual).await?;
+    Change::new("retry", "delivery", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
     Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
 }
 
@@ -155,6 +157,7 @@ pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         let now = deliveries::find(&client, tenant, id).await?.map_or(found.state, |found| found.state);
         return Err(ApiError::conflict(format!("a delivery that is {} cannot be cancelled", now.as_str())));
     }
+    Change::new("cancel", "delivery", id, Some(found.tenant_id)).record(&client, caller, &request).await?;
     let found = deliveries::find(&client, tenant, id).await?.unwrap_or(found);
     Ok(HttpResponse::Ok().json(WholeView::of(&client, found).await?))
 }

@@ -5,11 +5,13 @@ use actix_web::{HttpRequest, HttpResponse};
 use posthorn_core::event_type::EventType;
 use posthorn_core::schema::Schema;
 use posthorn_core::time::Rfc3339;
+use posthorn_store::Error;
 use posthorn_store::event_types::{self, CatalogueEntry};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Builder;
 
+use super::audit_log::Change;
 use super::body::{Body, Checks};
 use super::params::Params;
 use super::{Api, Caller, List, now};
@@ -72,9 +74,20 @@ pub async fn put(api: Data<Api>, caller: Caller, name: Path<String>, request: Ht
         created_at: now,
         updated_at: now,
     };
-    let (entry, is_new) = event_types::put(&api.store.client().await?, &entry).await?;
+    let mut client = api.store.client().await?;
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    let before = event_types::find(&transaction, &entry.name).await?.map(View::from);
+    let (entry, is_new) = event_types::put(&transaction, &entry).await?;
+    let view = View::from(entry);
+    let change = Change::new(if is_new { "create" } else { "update" }, "event_type", &view.name, None).after(&view);
+    let change = match &before {
+        Some(before) => change.before(before),
+        None => change,
+    };
+    change.record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     let mut answer = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(answer.json(View::from(entry)))
+    Ok(answer.json(view))
 }
 
 fn check(name: &EventType, put: &Put) -> ApiResult<()> {
@@ -135,9 +148,14 @@ pub async fn show(api: Data<Api>, _caller: Caller, name: Path<String>, request: 
 pub async fn delete(api: Data<Api>, caller: Caller, name: Path<String>, request: HttpRequest) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    if !event_types::delete(&api.store.client().await?, &known(&name)?).await? {
-        return Err(unknown(&name));
-    }
+    let mut client = api.store.client().await?;
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    let known = known(&name)?;
+    let before = event_types::find(&transaction, &known).await?.ok_or_else(|| unknown(&name))?;
+    event_types::delete(&transaction, &known).await?;
+    let change = Change::new("delete", "event_type", &known, None).before(&View::from(before));
+    change.record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
 

@@ -19,6 +19,7 @@ use posthorn_store::snapshot::Entry;
 use posthorn_store::{GenericClient, sources, subscriptions, tenants};
 use serde::{Deserialize, Serialize};
 
+use super::audit_log::Change;
 use super::body::{Body, given};
 use super::deliveries::View as DeliveryView;
 use super::params::{Params, path_id};
@@ -142,6 +143,7 @@ pub async fn route(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
             return Err(ApiError::conflict("the event is still on its way; try again in a moment"));
         }
     }
+    Change::new("route", "event", id, Some(tenant)).record(&client, caller, &request).await?;
     let found = events::find(&client, None, id).await?.unwrap_or(found);
     Ok(HttpResponse::Accepted().json(WholeView::of(&found)))
 }
@@ -276,6 +278,8 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         })
         .collect();
     let begun = deliveries::replay(&client, &new, now).await?;
+    let change = Change::new("replay", "event", id, tenant.or(found.event.tenant_id));
+    change.after(&serde_json::json!({ "replayed": begun.len() })).record(&client, caller, &request).await?;
     let shown: Vec<SubscriptionId> =
         new.iter().filter(|new| begun.contains(&new.id)).take(SHOWN).map(|new| new.subscription_id).collect();
     let data = deliveries::of_event(&client, id, &shown).await?.into_iter().map(DeliveryView::from).collect();

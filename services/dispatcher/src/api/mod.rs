@@ -1,6 +1,7 @@
 //! The management API: one file for each resource, and what they share.
 
 pub mod api_keys;
+pub mod audit_log;
 mod auth;
 mod body;
 pub mod dead_letters;

@@ -19,6 +19,7 @@ use posthorn_store::{Error, GenericClient, event_types, events};
 use serde::Serialize;
 use tracing::{Span, info};
 
+use super::audit_log::Change;
 use super::body::Body;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now};
@@ -124,6 +125,8 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     let ids: Vec<EventId> = new.iter().map(|event| event.id).collect();
     events::relay_now(&transaction, &ids).await?;
     rejected_requests::delete(&transaction, id).await?;
+    let change = Change::new("reverify", "rejected_request", id, rejected.tenant_id);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
     info!(rejected_request.id = %id, source.id = %source_id, events = accepted.len(), "accepted after a second look");
     let events: Vec<EventView> = accepted.into_iter().map(EventView::from).collect();

@@ -9,6 +9,7 @@ use posthorn_store::tenants::{self, Tenant};
 use posthorn_store::{Error, page::Page};
 use serde::{Deserialize, Serialize};
 
+use super::audit_log::Change;
 use super::body::{Body, Checks, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
@@ -67,7 +68,9 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
         return Ok(answer);
     }
     tenants::insert(&transaction, &tenant).await.map_err(taken)?;
-    once.created(transaction, &api.store, &View::from(tenant)).await
+    let view = View::from(tenant);
+    Change::new("create", "tenant", view.id, Some(view.id)).after(&view).record(&transaction, caller, &request).await?;
+    once.created(transaction, &api.store, &view).await
 }
 
 pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiResult {
@@ -96,13 +99,17 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut tenant = tenants::lock(&transaction, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;
+    let before = View::from(tenant.clone());
     tenant.name = update.name.unwrap_or(tenant.name);
     tenant.external_id = update.external_id.unwrap_or(tenant.external_id);
     tenant.updated_at = now();
     check(&tenant)?;
     tenants::update(&transaction, &tenant).await.map_err(taken)?;
+    let view = View::from(tenant);
+    let change = Change::new("update", "tenant", id, Some(id)).before(&before).after(&view);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(View::from(tenant)))
+    Ok(HttpResponse::Ok().json(view))
 }
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
@@ -114,6 +121,8 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     if !tenants::delete(&transaction, id, now()).await? {
         return Err(ApiError::not_found("tenant", id));
     }
+    // What it was called goes with it.
+    Change::new("delete", "tenant", id, Some(id)).record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -24,6 +24,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::audit_log::Change;
 use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
@@ -193,6 +194,8 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     set_secrets(&api, &transaction, source.id, secrets).await?;
     let infos = infos(&transaction, source.id).await?;
     let view = View::of(source, infos, &api.gateway_url);
+    let change = Change::new("create", "source", view.id, view.tenant_id).after(&view);
+    change.record(&transaction, caller, &request).await?;
     once.created(transaction, &api.store, &view).await
 }
 
@@ -236,6 +239,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    let before = View::of(source.clone(), infos(&transaction, id).await?, &api.gateway_url);
     if let Some(slug) = update.slug {
         if source.slug.is_none() {
             return Err(ApiError::field("/slug", "the source has an opaque token for its URL"));
@@ -258,18 +262,25 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     routed(&transaction, &source).await?;
     sources::update(&transaction, &source).await.map_err(taken)?;
     let infos = infos(&transaction, id).await?;
+    let view = View::of(source, infos, &api.gateway_url);
+    let change = Change::new("update", "source", id, view.tenant_id).before(&before).after(&view);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(View::of(source, infos, &api.gateway_url)))
+    Ok(HttpResponse::Ok().json(view))
 }
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SourceId = path_id("source", &id)?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
-    if !sources::delete(&client, tenant, id).await? {
-        return Err(ApiError::not_found("source", id));
-    }
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    let source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    let before = View::of(source, infos(&transaction, id).await?, &api.gateway_url);
+    sources::delete(&transaction, tenant, id).await?;
+    let change = Change::new("delete", "source", id, before.tenant_id).before(&before);
+    change.record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::NoContent().finish())
 }
 

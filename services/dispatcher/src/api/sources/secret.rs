@@ -3,13 +3,14 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use posthorn_core::id::{SecretId, SourceId};
-use posthorn_core::signature::{MAX_KEYS, Verifier, new_secret};
+use posthorn_core::signature::{MAX_KEYS, Verifier, new_secret, takes_secrets};
 use posthorn_core::time::later;
 use posthorn_store::{Error, sources};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{View, infos};
+use crate::api::audit_log::Change;
 use crate::api::body::{Body, Checks, given};
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now};
@@ -53,14 +54,16 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
-    let source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    let mut source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    if !takes_secrets(source.provider, &source.config) {
+        let detail = "the source holds no secret: it is verified with what stands in its `config`, which PATCH changes";
+        return Err(ApiError::conflict(detail));
+    }
     let is_made_here = given.is_none();
     let secret: SecretString = match given {
         Some(secret) => secret.into(),
-        None => new_secret(source.provider, &source.config, &rand::random()).ok_or_else(|| {
-            let detail = format!("is required: with `{}` it is the provider that gives it out", source.provider);
-            ApiError::field("/secret", detail)
-        })?,
+        None => new_secret(source.provider, &source.config, &rand::random())
+            .ok_or_else(|| ApiError::field("/secret", "is required: it is the provider that gives it out"))?,
     };
     let fits = Verifier::new(source.provider, &source.config, vec![secret.clone()]);
     fits.map_err(|fault| ApiError::field("/secret", fault.detail))?;
@@ -75,8 +78,13 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let old_until = (overlap_seconds > 0).then(|| later(now, std::time::Duration::from_secs(overlap_seconds)));
     let new = (SecretId::new(now, rand::random()), &secret);
     sources::rotate(&transaction, api.store.sealer(), id, new, old_until, now).await?;
+    source.updated_at = now;
+    sources::update(&transaction, &source).await?;
     let infos = infos(&transaction, id).await?;
+    let source = View::of(source, infos, &api.gateway_url);
+    let change = Change::new("rotate_secret", "source", id, source.tenant_id).after(&source);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
     let secret = is_made_here.then(|| secret.expose_secret().to_owned());
-    Ok(HttpResponse::Ok().json(Rotated { source: View::of(source, infos, &api.gateway_url), secret }))
+    Ok(HttpResponse::Ok().json(Rotated { source, secret }))
 }

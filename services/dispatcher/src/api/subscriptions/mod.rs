@@ -19,6 +19,7 @@ use posthorn_store::{Error, Transaction};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
+use super::audit_log::Change;
 use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
@@ -227,7 +228,10 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     let secret_id = SecretId::new(now, rand::random());
     subscriptions::add_secret(&transaction, api.store.sealer(), secret_id, subscription.id, &secret, now).await?;
     ensure_key(&api, &transaction, &subscription).await?;
-    let view = View { secret: Some(secret.expose_secret().to_owned()), ..View::of((subscription, Counts::default())) };
+    let view = View::of((subscription, Counts::default()));
+    let change = Change::new("create", "subscription", view.id, Some(tenant_id)).after(&view);
+    change.record(&transaction, caller, &request).await?;
+    let view = View { secret: Some(secret.expose_secret().to_owned()), ..view };
     once.created(transaction, &api.store, &view).await
 }
 
@@ -258,12 +262,16 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
     let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let before = View::of((subscription.clone(), counts));
     apply(&mut subscription, update);
     check(&api, &subscription)?;
     subscriptions::update(&transaction, &subscription).await?;
     ensure_key(&api, &transaction, &subscription).await?;
+    let view = View::of((subscription, counts));
+    let change = Change::new("update", "subscription", id, Some(view.tenant_id)).before(&before).after(&view);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(View::of((subscription, counts))))
+    Ok(HttpResponse::Ok().json(view))
 }
 
 fn apply(subscription: &mut Subscription, update: Update) {
@@ -310,10 +318,15 @@ async fn turn(api: &Api, caller: Caller, id: &str, request: &HttpRequest, body: 
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
     let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let before = View::of((subscription.clone(), counts));
     apply(&mut subscription, Update { state: Some(state), ..Update::default() });
     subscriptions::update(&transaction, &subscription).await?;
+    let view = View::of((subscription, counts));
+    let action = if matches!(state, Wanted::Paused) { "pause" } else { "resume" };
+    let change = Change::new(action, "subscription", id, Some(view.tenant_id)).before(&before).after(&view);
+    change.record(&transaction, caller, request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(View::of((subscription, counts))))
+    Ok(HttpResponse::Ok().json(view))
 }
 
 /// A subscription that is signed with Ed25519 has a key for it, made when it is first asked for.
@@ -346,10 +359,14 @@ fn set<T>(field: &mut T, given: Option<T>) {
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
-    if !subscriptions::delete(&client, tenant, id, now()).await? {
-        return Err(ApiError::not_found("subscription", id));
-    }
+    let transaction = client.transaction().await.map_err(Error::from)?;
+    let found = subscriptions::lock(&transaction, tenant, id).await?;
+    let before = View::of(found.ok_or_else(|| ApiError::not_found("subscription", id))?);
+    subscriptions::delete(&transaction, tenant, id, now()).await?;
+    let change = Change::new("delete", "subscription", id, Some(before.tenant_id)).before(&before);
+    change.record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -13,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::{View, add_key};
+use crate::api::audit_log::Change;
 use crate::api::body::{Body, Checks, given};
 use crate::api::params::{Params, path_id};
 use crate::api::sources::{DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS};
@@ -70,9 +71,11 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         add_key(&api, &transaction, id).await?;
     }
     subscriptions::touch(&transaction, id, now).await?;
+    let view = View::of((subscription, counts));
+    let change = Change::new("rotate_secret", "subscription", id, Some(view.tenant_id)).after(&view);
+    change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    let secret = Some(secret.expose_secret().to_owned());
-    Ok(HttpResponse::Ok().json(View { secret, ..View::of((subscription, counts)) }))
+    Ok(HttpResponse::Ok().json(View { secret: Some(secret.expose_secret().to_owned()), ..view }))
 }
 
 #[derive(Serialize)]

@@ -48,6 +48,20 @@ impl Api {
         answer
     }
 
+    /// The version of a thing.
+    pub async fn etag(&self, path: &str) -> String {
+        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let response = request.send().await.expect("the dispatcher");
+        response.headers()["etag"].to_str().expect("text").to_owned()
+    }
+
+    /// Changes a thing if it still has this version; returns the status.
+    pub async fn patch_if(&self, path: &str, etag: &str, body: Value) -> u16 {
+        let request = self.client.patch(format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let request = request.header("if-match", etag).body(body.to_string());
+        request.send().await.expect("the dispatcher").status().as_u16()
+    }
+
     /// A new tenant's id.
     pub async fn tenant(&self, name: &str) -> String {
         id(&self.post("/v1/tenants", json!({ "name": name, "external_id": name })).await)

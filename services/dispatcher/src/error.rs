@@ -27,8 +27,12 @@ pub enum ApiError {
     MethodNotAllowed { allow: String },
     #[error("{detail}")]
     Conflict { detail: String, errors: Vec<FieldError> },
+    #[error("it was changed meanwhile: `If-Match` names another version")]
+    PreconditionFailed,
     #[error("the key was used with another body")]
     IdempotencyConflict,
+    #[error("more requests than this key may make in a second")]
+    TooManyRequests { retry_after_secs: u32 },
     #[error("as many tests are under way as may be at the same time")]
     TooManyTests,
     #[error("the body has more than {limit_bytes} bytes")]
@@ -66,7 +70,12 @@ impl ApiError {
             Self::Conflict { errors, .. } => {
                 Problem { errors: errors.clone(), ..Problem::new(409, "conflict", "Conflict", detail) }
             }
+            Self::PreconditionFailed => Problem::new(412, "precondition-failed", "Precondition failed", detail),
             Self::IdempotencyConflict => Problem::new(409, "idempotency-conflict", "Idempotency conflict", detail),
+            Self::TooManyRequests { retry_after_secs } => Problem {
+                retry_after_secs: Some(*retry_after_secs),
+                ..Problem::new(429, "rate-limited", "Rate limited", detail)
+            },
             Self::TooManyTests => {
                 Problem { retry_after_secs: Some(5), ..Problem::new(429, "rate-limited", "Rate limited", detail) }
             }

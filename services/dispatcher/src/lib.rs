@@ -34,7 +34,7 @@ use posthorn_store::seal::Sealer;
 use posthorn_store::snapshot::Subscriptions;
 use posthorn_store::{Store, partitions};
 use reqwest::redirect::Policy;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -70,7 +70,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let sealer = Sealer::parse(&settings.sealing_keys)?;
     let store = Store::new(&settings.database, sealer).map_err(RunError::Database)?;
     settings.broker.check().map_err(RunError::Broker)?;
-    if settings.operator_token.expose_secret().len() < 20 {
+    if operator_tokens(&settings).iter().any(|token| token.expose_secret().len() < 20) {
         return Err(RunError::WeakToken);
     }
     if settings.janitor.keep_dedup_days < 4 {
@@ -142,6 +142,11 @@ impl Bound {
     }
 }
 
+/// At least one: an empty setting is one that is too short.
+fn operator_tokens(settings: &Settings) -> Vec<SecretString> {
+    settings.operator_token.expose_secret().split(',').map(|token| token.trim().into()).collect()
+}
+
 /// The operator says where the gateway is, so it may be anywhere.
 fn gateway_client() -> Result<reqwest::Client, RunError> {
     let tls = tls::client_config().map_err(keys::SetUpError::from)?;
@@ -170,7 +175,8 @@ fn serve(
         subscriptions,
         sender: clients.sender,
         tests: Semaphore::new(settings.api.tests_in_flight),
-        operator_token: settings.operator_token.clone(),
+        rates: api::rates::KeyRates::new(settings.api.key_requests_per_second, settings.api.key_cache_entries),
+        operator_tokens: operator_tokens(settings),
         max_body_bytes: settings.api.max_body_bytes,
         known_keys: Cache::builder()
             .max_capacity(settings.api.key_cache_entries)
@@ -180,6 +186,7 @@ fn serve(
     let server = HttpServer::new(move || {
         App::new()
             .app_data(api.clone())
+            .wrap(from_fn(api::rates::tell))
             .wrap(from_fn(problem::finish))
             .wrap(TracingLogger::<LoggedRequestSpan>::new())
             .configure(routes::configure)

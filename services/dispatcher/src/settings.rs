@@ -13,7 +13,7 @@ pub const DEFAULTS: &str = include_str!("defaults.toml");
 pub struct Settings {
     /// Keys for what is sealed in the database: `id:base64 of 32 bytes`, comma-separated.
     pub sealing_keys: SecretString,
-    /// The operator's bearer token, at least 20 characters.
+    /// The operator's bearer tokens, comma-separated, each of at least 20 characters; any of them is good.
     pub operator_token: SecretString,
     /// How the outside reaches the gateway.
     pub gateway_url: String,
@@ -40,6 +40,8 @@ pub struct Settings {
 pub struct Api {
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Requests that a tenant's key may make in a second, in each dispatcher.
+    pub key_requests_per_second: f64,
     /// Tests of subscriptions under way at the same time.
     pub tests_in_flight: usize,
     /// How long a key that was looked up is believed, in seconds.

@@ -253,3 +253,16 @@ async fn every_change_is_in_the_audit_log_without_its_secrets_and_cannot_be_take
         assert!(client.execute(statement, &[]).await.is_err(), "{statement}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_somebody_has_not_seen_is_not_overwritten() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let path = format!("/v1/tenants/{tenant}");
+    let seen = api.etag(&path).await;
+    assert_eq!(api.patch_if(&path, &seen, json!({ "name": "First" })).await, 200);
+    assert_eq!(api.patch_if(&path, &seen, json!({ "name": "Second" })).await, 412, "it was changed meanwhile");
+    assert_eq!(api.get(&path).await["name"], "First");
+    assert_eq!(api.patch_if(&path, &api.etag(&path).await, json!({ "name": "Second" })).await, 200);
+}

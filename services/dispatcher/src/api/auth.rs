@@ -7,12 +7,12 @@ use actix_web::dev::Payload;
 use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::web::Data;
-use actix_web::{FromRequest, HttpRequest};
+use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
 use posthorn_core::id::{ApiKeyId, TenantId};
 use posthorn_store::{GenericClient, api_keys, tenants};
 use ring::digest::{SHA256, digest};
-use secrecy::ExposeSecret as _;
-use subtle::ConstantTimeEq as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::{Choice, ConstantTimeEq as _};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -80,15 +80,21 @@ impl FromRequest for Caller {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let api = request.app_data::<Data<Api>>().cloned();
         let token = bearer(request);
+        let extensions = request.clone();
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         Box::pin(async move {
             // Without its state the service answers nothing at all.
             let api = api.ok_or(ApiError::NoRoute)?;
             let token = token.ok_or(ApiError::NoToken)?;
-            if api.operator_token.expose_secret().as_bytes().ct_eq(token.as_bytes()).into() {
+            if is_operators(&api, &token) {
                 return Ok(Self::Operator);
             }
             let key = find_key(&api, &token).await?.ok_or(ApiError::BadToken)?;
+            let left = api.rates.take(key.id, now());
+            extensions.extensions_mut().insert(left);
+            if !left.is_allowed {
+                return Err(ApiError::TooManyRequests { retry_after_secs: left.reset_secs.max(1) });
+            }
             Span::current().record("tenant.id", tracing::field::display(key.tenant_id));
             match (is_read, key.may_read, key.may_write) {
                 (true, true, _) | (false, _, true) => Ok(Self::Tenant(key.tenant_id, key.id)),
@@ -97,6 +103,12 @@ impl FromRequest for Caller {
             }
         })
     }
+}
+
+/// Whether it is one of the operator's. All are compared, so that the time tells nothing.
+fn is_operators(api: &Api, token: &str) -> bool {
+    let same = |known: &SecretString| known.expose_secret().as_bytes().ct_eq(token.as_bytes());
+    api.operator_tokens.iter().fold(Choice::from(0), |found, known| found | same(known)).into()
 }
 
 /// The token of `Authorization: Bearer …`; the scheme in any case (RFC 9110 §11.1).

@@ -10,11 +10,13 @@ pub mod event_types;
 pub mod events;
 mod idempotency;
 mod params;
+pub mod rates;
 pub mod rejected_requests;
 pub mod sources;
 pub mod stats;
 pub mod subscriptions;
 pub mod tenants;
+mod version;
 
 use jiff::Timestamp;
 use moka::future::Cache;
@@ -29,6 +31,7 @@ use tokio::sync::Semaphore;
 
 pub use auth::Caller;
 use auth::KnownKey;
+use rates::KeyRates;
 
 /// What handlers work with.
 pub struct Api {
@@ -42,9 +45,11 @@ pub struct Api {
     pub subscriptions: Subscriptions,
     pub sender: Sender,
     pub tests: Semaphore,
+    /// How many requests each tenant's key may make.
+    pub rates: KeyRates,
     /// What requests are verified with that a gateway refused.
     pub keys: Keys,
-    pub operator_token: SecretString,
+    pub operator_tokens: Vec<SecretString>,
     pub max_body_bytes: usize,
     /// By hash; `None` is remembered too.
     pub known_keys: Cache<[u8; 32], Option<KnownKey>>,

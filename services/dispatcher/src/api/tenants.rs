@@ -13,7 +13,7 @@ use super::audit_log::Change;
 use super::body::{Body, Checks, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
-use super::{Api, Caller, List, now};
+use super::{Api, Caller, List, now, version};
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -88,7 +88,8 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let id: TenantId = path_id("tenant", &id)?;
     let client = api.store.client().await?;
     let tenant = tenants::find(&client, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;
-    Ok(HttpResponse::Ok().json(View::from(tenant)))
+    let updated_at = tenant.updated_at;
+    Ok(version::shown(&View::from(tenant), updated_at))
 }
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
@@ -99,17 +100,19 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut tenant = tenants::lock(&transaction, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;
+    version::check(&request, tenant.updated_at)?;
     let before = View::from(tenant.clone());
     tenant.name = update.name.unwrap_or(tenant.name);
     tenant.external_id = update.external_id.unwrap_or(tenant.external_id);
     tenant.updated_at = now();
     check(&tenant)?;
     tenants::update(&transaction, &tenant).await.map_err(taken)?;
+    let updated_at = tenant.updated_at;
     let view = View::from(tenant);
     let change = Change::new("update", "tenant", id, Some(id)).before(&before).after(&view);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(view))
+    Ok(version::shown(&view, updated_at))
 }
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {

@@ -28,7 +28,7 @@ use super::audit_log::Change;
 use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
-use super::{Api, Caller, List, now};
+use super::{Api, Caller, List, now, version};
 use crate::error::{ApiError, ApiResult};
 
 use checks::check;
@@ -228,7 +228,8 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let source = sources::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
     let infos = infos(&client, id).await?;
-    Ok(HttpResponse::Ok().json(View::of(source, infos, &api.gateway_url)))
+    let updated_at = source.updated_at;
+    Ok(version::shown(&View::of(source, infos, &api.gateway_url), updated_at))
 }
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
@@ -239,6 +240,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    version::check(&request, source.updated_at)?;
     let before = View::of(source.clone(), infos(&transaction, id).await?, &api.gateway_url);
     if let Some(slug) = update.slug {
         if source.slug.is_none() {
@@ -262,11 +264,12 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     routed(&transaction, &source).await?;
     sources::update(&transaction, &source).await.map_err(taken)?;
     let infos = infos(&transaction, id).await?;
+    let updated_at = source.updated_at;
     let view = View::of(source, infos, &api.gateway_url);
     let change = Change::new("update", "source", id, view.tenant_id).before(&before).after(&view);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(view))
+    Ok(version::shown(&view, updated_at))
 }
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {

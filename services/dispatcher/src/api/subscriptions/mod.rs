@@ -23,7 +23,7 @@ use super::audit_log::Change;
 use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
-use super::{Api, Caller, List, now};
+use super::{Api, Caller, List, now, version};
 use crate::error::{ApiError, ApiResult};
 
 use checks::check;
@@ -250,7 +250,9 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = subscriptions::find(&client, tenant, id).await?;
-    Ok(HttpResponse::Ok().json(View::of(found.ok_or_else(|| ApiError::not_found("subscription", id))?)))
+    let found = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let updated_at = found.0.updated_at;
+    Ok(version::shown(&View::of(found), updated_at))
 }
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
@@ -262,16 +264,18 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
     let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    version::check(&request, subscription.updated_at)?;
     let before = View::of((subscription.clone(), counts));
     apply(&mut subscription, update);
     check(&api, &subscription)?;
     subscriptions::update(&transaction, &subscription).await?;
     ensure_key(&api, &transaction, &subscription).await?;
+    let updated_at = subscription.updated_at;
     let view = View::of((subscription, counts));
     let change = Change::new("update", "subscription", id, Some(view.tenant_id)).before(&before).after(&view);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
-    Ok(HttpResponse::Ok().json(view))
+    Ok(version::shown(&view, updated_at))
 }
 
 fn apply(subscription: &mut Subscription, update: Update) {

@@ -8,6 +8,7 @@ import pytest
 
 from .client import Client
 from .contract import Contract
+from .internet import Internet
 from .receiver import Receiver
 from .stage import Beacon, Stage
 from .world import DEFAULT_OFFSET, ROOT, World
@@ -18,9 +19,16 @@ MEASURED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
+def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
+    internet = Internet(tmp_path_factory.mktemp("internet"))
+    yield internet
+    internet.close()
+
+
+@pytest.fixture(scope="session")
+def world(internet: Internet) -> Iterator[World]:
     offset = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET))
-    world = World(STATE / "acceptance", offset)
+    world = World(STATE / "acceptance", internet, offset)
     try:
         # What a run that was killed has left.
         world.down()

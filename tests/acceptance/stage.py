@@ -3,10 +3,27 @@
 import itertools
 import secrets
 import uuid
-from typing import Any
+from typing import Any, TypeVar
 
 from .client import Client
-from .providers import Internal, Source, Stripe, new_stripe_secret
+from .internet import self_signed
+from .providers import (
+    GOOGLE_KEYS,
+    SNS_HOST,
+    Close,
+    Internal,
+    Pubsub,
+    Ses,
+    Source,
+    Stripe,
+    Telnyx,
+    Twilio,
+    key_set,
+    new_ed25519_keys,
+    new_stripe_secret,
+    rsa_key,
+    rsa_pem,
+)
 from .receiver import Endpoint, Receiver, Reply
 from .tenants import Tenant
 from .waiting import eventually
@@ -15,6 +32,8 @@ from .world import World
 # The promise is one second; on a machine that is busy with something else it is no failure to be late.
 # One test holds the promise to its word.
 IN_FORCE_SECONDS = 10.0
+
+S = TypeVar("S", bound=Source)
 
 
 class Beacon:
@@ -76,14 +95,48 @@ class Stage:
     def endpoint(self, *replies: Reply | int, then: Reply | int = 200) -> Endpoint:
         return self._receiver.endpoint(*replies, then=then)
 
+    # --- sources of the operator ---
+
     def stripe(self, routing: dict[str, str], **fields: Any) -> Stripe:
-        """An operator's source; `fields` are those of the API."""
+        """`fields` are those of the API."""
         secret = new_stripe_secret()
-        body = {"slug": new_slug("stripe"), "provider": "stripe", "routing": routing, "config": {"secrets": [secret]}}
-        view = self.operator.create("/v1/sources", body | fields)
-        source = Stripe(self.gateway, view["id"], address_of(view), secret)
-        self._sources.append(source)
-        return source
+        fields = {"config": {"secrets": [secret]}} | fields
+        return self._source(Stripe, "stripe", routing, fields, secret)
+
+    # `config` is added to what a source of the provider needs, or replaces some of it.
+
+    def twilio(self, routing: dict[str, str], **config: Any) -> Twilio:
+        token, url = secrets.token_hex(16), "https://hooks.example.com/in/twilio"
+        needed = {"secrets": [token], "public_url": url}
+        return self._source(Twilio, "twilio", routing, {"config": needed | config}, token, public_url=url)
+
+    def ses(self, routing: dict[str, str], **config: Any) -> Ses:
+        """Its certificate is at a URL of its own."""
+        topic = f"arn:aws:sns:eu-central-1:123456789012:{new_slug('ses')}"
+        url = f"https://{SNS_HOST}/SimpleNotificationService-{uuid.uuid4().hex}.pem"
+        key = rsa_pem("Amazon")
+        self.world.internet.serve(url, self_signed("sns.amazonaws.com", rsa_key(key)))
+        needed = {"topic_arns": [topic]}
+        known = {"topic": topic, "certificate_url": url}
+        return self._source(Ses, "ses", routing, {"config": needed | config}, key, **known)
+
+    def telnyx(self, routing: dict[str, str], **config: Any) -> Telnyx:
+        secret, public = new_ed25519_keys()
+        return self._source(Telnyx, "telnyx", routing, {"config": {"public_keys": [public]} | config}, secret)
+
+    def close(self, routing: dict[str, str], **config: Any) -> Close:
+        secret = secrets.token_hex(32)
+        return self._source(Close, "close", routing, {"config": {"secrets": [secret]} | config}, secret)
+
+    def pubsub(self, routing: dict[str, str], **config: Any) -> Pubsub:
+        """Google's keys are where they always are, unless `config` says otherwise."""
+        key, key_id = rsa_pem("Google"), "3f91eebd9d5efc37e15533331ff79185da08c1bd"
+        self.world.internet.serve(GOOGLE_KEYS, key_set({key_id: key}))
+        needed = {
+            "audience": f"https://hooks.example.com/in/{new_slug('pubsub')}",
+            "service_account_email": "push-invoker@demo.iam.gserviceaccount.com",
+        }
+        return self._source(Pubsub, "google_pubsub", routing, {"config": needed | config}, key, key_id=key_id, **needed)
 
     def internal(self, routing: dict[str, str], **fields: Any) -> Internal:
         source = make_internal(self.operator, self.gateway, routing, **fields)
@@ -106,6 +159,16 @@ class Stage:
         for tenant in self._tenants:
             self.operator.call("DELETE", f"/v1/tenants/{tenant.id}")
             tenant.api.close()
+
+    def _source(
+        self, kind: type[S], provider: str, routing: dict[str, str], fields: dict[str, Any], secret: str, **known: Any
+    ) -> S:
+        """Makes a source. `known` is what its provider knows of it besides the secret."""
+        slug = new_slug(provider.replace("_", "-"))
+        view = self.operator.create("/v1/sources", {"slug": slug, "provider": provider, "routing": routing} | fields)
+        source = kind(self.gateway, view["id"], address_of(view), secret, **known)
+        self._sources.append(source)
+        return source
 
 
 def to_tenant(tenant: Tenant) -> dict[str, str]:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from .internet import Internet
 from .waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,13 +43,15 @@ OURS = ("POSTHORN_", "INGRESS_GATEWAY_", "DISPATCHER_", "DELIVERY_WORKER_", "OTE
 
 
 class World:
-    """The servers, the services and the demo."""
+    """The servers, the services and the demo, with an internet of their own."""
 
-    def __init__(self, directory: Path, offset: int = DEFAULT_OFFSET) -> None:
+    def __init__(self, directory: Path, internet: Internet, offset: int = DEFAULT_OFFSET) -> None:
         self.directory = directory.resolve()
+        self.internet = internet
         self._ports = {name: port + offset for name, port in PORTS.items()}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        self._environment = inherited | {name: str(port) for name, port in self._ports.items()}
+        # Always the same, so that `up` restarts nothing.
+        self._environment = inherited | {name: str(port) for name, port in self._ports.items()} | internet.settings
         self._environment["POSTHORN_LOCAL_DIR"] = str(self.directory)
 
     # --- the scripts ---

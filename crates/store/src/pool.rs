@@ -21,6 +21,8 @@ pub struct Settings {
     pub connect_timeout_ms: u64,
     /// Longest run of one statement, in milliseconds.
     pub statement_timeout_ms: u64,
+    /// Whether a statement is planned once for a connection, and not again for each run.
+    pub generic_plans: bool,
 }
 
 /// Connections to the record, and the keys for what is sealed in it. Cheap to clone.
@@ -109,8 +111,10 @@ fn connection_config(settings: &Settings) -> Result<tokio_postgres::Config> {
         })?;
     let given = config.get_options().unwrap_or_default().to_owned();
     config.options(format!(
-        "{given} -c statement_timeout={} -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
-        settings.statement_timeout_ms
+        "{given} -c statement_timeout={} -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 -c timezone=UTC \
+         -c plan_cache_mode={} -c jit=off",
+        settings.statement_timeout_ms,
+        if settings.generic_plans { "force_generic_plan" } else { "auto" },
     ));
     config.connect_timeout(Duration::from_millis(settings.connect_timeout_ms));
     // A database that vanished without a word is noticed within about half a minute.

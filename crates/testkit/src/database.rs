@@ -44,6 +44,7 @@ impl Database {
             max_connections: 8,
             connect_timeout_ms: 5_000,
             statement_timeout_ms: 10_000,
+            generic_plans: false,
         };
         let sealer = Sealer::parse(&SecretString::from(SEALING_KEYS)).expect("the keys");
         Store::new(&settings, sealer).expect("the settings")

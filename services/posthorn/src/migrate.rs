@@ -23,6 +23,7 @@ impl Migrate {
             max_connections: 2,
             connect_timeout_ms: 10_000,
             statement_timeout_ms: 60_000,
+            generic_plans: false,
         };
         // Migrating opens no secret.
         let store = Store::new(&settings, Sealer::none())?;

@@ -76,6 +76,8 @@ pub async fn receive(
             $level!(
                 source.id = source.map(tracing::field::display),
                 source.provider = door.as_ref().map(|door| door.provider.as_str()),
+                // False for one that takes in whatever comes.
+                source.verifies = door.as_ref().map(|door| door.verifies()),
                 outcome = kind,
                 event.id = event.map(tracing::field::display),
                 body_bytes = raw.body.len(),

@@ -60,6 +60,11 @@ pub struct Response {
 }
 
 impl Door {
+    /// Whether anything is verified: only for the algorithm `none` it is not.
+    pub fn verifies(&self) -> bool {
+        self.verifier.as_ref().map_or(true, Verifier::is_verifying)
+    }
+
     /// Takes one request of the source's rate; `Err` tells when there will be room again.
     pub fn admit(&self, now: Timestamp) -> Result<(), Timestamp> {
         self.rate.as_ref().map_or(Ok(()), |rate| limits::take(&rate.bucket, rate.per_second, now))

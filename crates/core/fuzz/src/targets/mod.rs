@@ -1,5 +1,6 @@
 //! One module for each target. `run` takes what a stranger sent and panics where core is wrong.
 
+pub mod allow_list;
 pub mod certificate;
 pub mod configuration;
 pub mod endpoint;
@@ -7,7 +8,9 @@ pub mod envelope;
 pub mod event_type;
 pub mod message;
 pub mod pubsub_token;
+pub mod refused_request;
 pub mod retry_after;
+pub mod schema;
 pub mod sns;
 pub mod twilio;
 pub mod vectors;
@@ -20,7 +23,8 @@ const NOW: i64 = 1_782_864_000;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const ALL: [(&str, Target); 11] = [
+pub const ALL: [(&str, Target); 14] = [
+    ("allow_list", allow_list::run),
     ("certificate", certificate::run),
     ("configuration", configuration::run),
     ("endpoint", endpoint::run),
@@ -28,7 +32,9 @@ pub const ALL: [(&str, Target); 11] = [
     ("event_type", event_type::run),
     ("message", message::run),
     ("pubsub_token", pubsub_token::run),
+    ("refused_request", refused_request::run),
     ("retry_after", retry_after::run),
+    ("schema", schema::run),
     ("sns", sns::run),
     ("twilio", twilio::run),
     ("verifier", verifier::run),

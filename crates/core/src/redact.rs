@@ -24,9 +24,15 @@ pub fn is_credential(name: &str) -> bool {
 
 /// Headers as a JSON object, credentials replaced, repeated fields joined (RFC 9110 §5.3).
 pub fn visible(headers: &Headers) -> serde_json::Map<String, serde_json::Value> {
+    visible_but(headers, &[])
+}
+
+/// Like [`visible`], without the values of the headers `secret`, too.
+pub fn visible_but(headers: &Headers, secret: &[String]) -> serde_json::Map<String, serde_json::Value> {
     let mut visible = serde_json::Map::new();
     for (name, value) in headers.iter() {
-        let value = if is_credential(name) { REDACTED } else { value };
+        let is_secret = is_credential(name) || secret.iter().any(|secret| secret.eq_ignore_ascii_case(name));
+        let value = if is_secret { REDACTED } else { value };
         match visible.get_mut(name) {
             Some(serde_json::Value::String(joined)) => {
                 joined.push_str(", ");

@@ -86,6 +86,8 @@ pub enum FetchError {
     Status(u16),
     #[error("larger than allowed")]
     TooLarge,
+    #[error("neither a certificate nor a key set")]
+    Unusable,
     #[error("not text")]
     NotText(#[from] std::string::FromUtf8Error),
 }
@@ -98,6 +100,11 @@ impl FetchError {
             _ => None,
         }
     }
+}
+
+/// What says nothing is not remembered: the next request asks again.
+fn usable(material: Material) -> Result<Arc<Material>, FetchError> {
+    if material.is_empty() { Err(FetchError::Unusable) } else { Ok(Arc::new(material)) }
 }
 
 /// A certificate that does not exist, at a host that only Amazon serves, was made up by the sender.
@@ -185,7 +192,7 @@ impl Keys {
                 }
                 let fetching = async {
                     let pem = self.fetch(url).await?;
-                    Ok(Arc::new(Material::default().with_certificate(url.as_str(), &pem)))
+                    usable(Material::default().with_certificate(url.as_str(), &pem))
                 };
                 let fetched = self.certificates.try_get_with(url.clone(), fetching).await;
                 if let Some(status) = fetched.as_ref().err().and_then(|error: &Arc<FetchError>| error.definite()) {
@@ -196,7 +203,7 @@ impl Keys {
             Need::KeySet { url } => {
                 let fetching = async {
                     let json = self.fetch(url).await?;
-                    Ok(Arc::new(Material::default().with_key_set(url.as_str(), &json)))
+                    usable(Material::default().with_key_set(url.as_str(), &json))
                 };
                 self.key_sets.try_get_with(url.clone(), fetching).await
             }
@@ -231,12 +238,13 @@ impl Keys {
     async fn fetch_bounded(&self, url: &str) -> Result<String, FetchError> {
         // The URL may be a tenant's own word, and a literal address meets no resolver.
         EndpointUrl::parse(url, &self.egress)?;
-        let mut response = self.client.get(url).send().await?;
+        // Without the URL: a confirmation's query is a token, and errors are told.
+        let mut response = self.client.get(url).send().await.map_err(reqwest::Error::without_url)?;
         if !response.status().is_success() {
             return Err(FetchError::Status(response.status().as_u16()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
+        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
             if body.len() + chunk.len() > self.max_bytes {
                 return Err(FetchError::TooLarge);
             }

@@ -48,6 +48,8 @@ pub struct Origin<'a> {
     /// Empty when the source has none.
     pub slug: &'a str,
     pub routing: &'a Routing,
+    /// Headers in which senders show a secret.
+    pub secret_headers: &'a [String],
 }
 
 impl Origin<'_> {
@@ -85,7 +87,7 @@ impl NewEvent {
             dedup_key,
             occurred_at: occurrence.occurred_at,
             received_at: now,
-            headers: redact::visible(&request.headers).into(),
+            headers: redact::visible_but(&request.headers, origin.secret_headers).into(),
             content_type: request.headers.get("content-type").unwrap_or_default().to_owned(),
             traceparent,
             body,

@@ -122,6 +122,17 @@ fn rejected(row: &Row) -> Rejected {
     }
 }
 
+/// Forgets the contents of the oldest ones of each source, beyond `bytes` of them; that they were refused
+/// stays. Returns how many.
+pub async fn drop_contents(db: &impl GenericClient, bytes: i64) -> Result<u64> {
+    let sql = "UPDATE rejected_requests SET request = NULL WHERE id IN (
+                   SELECT id FROM (
+                       SELECT id, sum(octet_length(request)) OVER (PARTITION BY source_id ORDER BY id DESC) AS newer
+                       FROM rejected_requests WHERE request IS NOT NULL
+                   ) t WHERE newer > $1)";
+    Ok(db.execute(sql, &[&bytes]).await?)
+}
+
 /// Forgets those from before `before`. Returns how many went.
 pub async fn drop_old(db: &impl GenericClient, before: Timestamp) -> Result<u64> {
     let bound = posthorn_core::id::floor(before);

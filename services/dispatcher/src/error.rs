@@ -37,6 +37,8 @@ pub enum ApiError {
     TooManyTests,
     #[error("the body has more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
+    #[error("what it is verified with cannot be fetched: {0}")]
+    Unfetched(String),
     #[error("the database cannot be reached")]
     Store(#[source] posthorn_store::Error),
 }
@@ -80,6 +82,9 @@ impl ApiError {
                 Problem { retry_after_secs: Some(5), ..Problem::new(429, "rate-limited", "Rate limited", detail) }
             }
             Self::TooLarge { .. } => Problem::new(413, "payload-too-large", "Payload too large", detail),
+            Self::Unfetched(_) => {
+                Problem { retry_after_secs: Some(10), ..Problem::new(503, "unavailable", "Unavailable", detail) }
+            }
             Self::Store(error) if error.is_permanent() => {
                 tracing::error!(error = error as &dyn std::error::Error, "a request failed by our fault");
                 let detail = "something went wrong on our side; the request id leads to it";

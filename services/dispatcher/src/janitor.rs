@@ -48,6 +48,7 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     }
     let days = Duration::from_secs(u64::try_from(settings.keep_rejected_days).unwrap_or_default() * 86_400);
     rejected_requests::drop_old(&client, earlier(now, days)).await?;
+    rejected_requests::drop_contents(&client, settings.rejected_bytes_per_source).await?;
     sources::drop_expired_secrets(&client).await?;
     subscriptions::drop_expired_secrets(&client).await?;
     let days = Duration::from_secs(u64::try_from(settings.keep_stats_days).unwrap_or_default() * 86_400);

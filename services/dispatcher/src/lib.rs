@@ -175,6 +175,7 @@ fn serve(
         subscriptions,
         sender: clients.sender,
         tests: Semaphore::new(settings.api.tests_in_flight),
+        keep_dedup: Duration::from_secs(settings.janitor.keep_dedup_days.unsigned_abs() * 86_400),
         rates: api::rates::KeyRates::new(settings.api.key_requests_per_second, settings.api.key_cache_entries),
         operator_tokens: operator_tokens(settings),
         max_body_bytes: settings.api.max_body_bytes,

@@ -102,6 +102,8 @@ pub struct Janitor {
     pub keep_dedup_days: i64,
     /// Days for which rejected requests are kept.
     pub keep_rejected_days: i64,
+    /// Bytes of refused requests that are kept of each source; of older ones only that they were refused.
+    pub rejected_bytes_per_source: i64,
     /// Days for which counts by the hour are kept.
     pub keep_stats_days: i64,
     /// Rows of a deleted tenant that are erased at once.

@@ -106,19 +106,35 @@ impl Drop for Ticket<'_> {
 
 /// Counts refusals by source and minute.
 #[derive(Debug, Default)]
-pub struct RefusalBudget(Mutex<(i64, HashMap<Option<SourceId>, u32>)>);
+pub struct RefusalBudget(Mutex<Minute>);
+
+/// What was counted in one minute. No more addresses are counted than refusals are kept.
+#[derive(Debug, Default)]
+struct Minute {
+    number: i64,
+    by_source: HashMap<Option<SourceId>, u32>,
+    by_sender: HashMap<(Option<SourceId>, Option<IpAddr>), u32>,
+}
 
 impl RefusalBudget {
-    /// Whether one more of this source may be kept. Unknown sources share one budget.
-    pub fn take(&self, source: Option<SourceId>, per_minute: u32, now: Timestamp) -> bool {
-        let minute = now.as_second() / 60;
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counted.0 != minute {
-            *counted = (minute, HashMap::new());
+    /// Whether one more of this source may be kept. Unknown sources share one budget, and no address has
+    /// more than half of any: a stranger must not displace what somebody will want to verify again.
+    pub fn take(&self, source: Option<SourceId>, sender: Option<IpAddr>, per_minute: u32, now: Timestamp) -> bool {
+        let number = now.as_second() / 60;
+        let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if minute.number != number {
+            *minute = Minute { number, ..Minute::default() };
         }
-        let count = counted.1.entry(source).or_default();
-        *count += 1;
-        *count <= per_minute
+        if minute.by_source.get(&source).is_some_and(|count| *count >= per_minute) {
+            return false;
+        }
+        let sent = minute.by_sender.entry((source, sender.map(network))).or_default();
+        if *sent >= per_minute.div_ceil(2) {
+            return false;
+        }
+        *sent += 1;
+        *minute.by_source.entry(source).or_default() += 1;
+        true
     }
 }
 
@@ -171,9 +187,12 @@ mod tests {
     fn refusals_are_kept_up_to_the_budget_and_again_the_next_minute() {
         let budget = RefusalBudget::default();
         let at = |secs| Timestamp::from_second(secs).unwrap();
-        assert!(budget.take(None, 2, at(0)));
-        assert!(budget.take(None, 2, at(1)));
-        assert!(!budget.take(None, 2, at(2)));
-        assert!(budget.take(None, 2, at(60)));
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let take = |sender, secs| budget.take(None, sender, 4, at(secs));
+        assert!(take(ip("192.0.2.1"), 0) && take(ip("192.0.2.1"), 1));
+        assert!(!take(ip("192.0.2.1"), 2), "an address has half of it");
+        assert!(take(ip("192.0.2.2"), 3) && take(None, 4));
+        assert!(!take(ip("192.0.2.3"), 5), "it is used up");
+        assert!(take(ip("192.0.2.1"), 60));
     }
 }

@@ -15,7 +15,7 @@ use posthorn_core::id::EventId;
 use posthorn_core::provider::Provider;
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::schema::Validation;
-use posthorn_core::signature::{Answer, Need, Occurrence, Refusal, RefusalKind, Verdict};
+use posthorn_core::signature::{Answer, Need, Occurrence, Refusal, RefusalKind, Verdict, Verifier};
 use posthorn_process::telemetry::chain;
 use posthorn_process::trace;
 use posthorn_store::events::{Accepted, NewEvent, Origin};
@@ -95,10 +95,10 @@ pub async fn receive(
     match outcome {
         Ok(outcome) => Ok(answer(door.as_deref(), outcome)),
         Err(error) => {
-            if let Some(source) = source {
-                gateway.tally.refused(source, kind, now);
-            }
             if let Some((reason, detail)) = error.rejection() {
+                if let Some(source) = source {
+                    gateway.tally.refused(source, reason, now);
+                }
                 let event = address.event.as_deref();
                 let content = error.is_of_content().then_some((&raw, event));
                 refusals::keep(&gateway, door.as_deref(), reason, detail, sender, content, now);
@@ -224,7 +224,13 @@ fn new_event(
     occurrence: Occurrence,
     now: Timestamp,
 ) -> Result<NewEvent, GatewayError> {
-    let origin = Origin { source_id: door.id, tenant_id: door.tenant_id, slug: &door.slug, routing: &door.routing };
+    let origin = Origin {
+        source_id: door.id,
+        tenant_id: door.tenant_id,
+        slug: &door.slug,
+        routing: &door.routing,
+        secret_headers: door.verifier.as_ref().map_or(&[], Verifier::secret_headers),
+    };
     let traceparent = trace::traceparent_or_new(&Span::current());
     let mut event = NewEvent::of(&origin, raw, occurrence, EventId::new(now, rand::random()), traceparent, now);
     if door.validate == Validation::Off {
@@ -304,8 +310,10 @@ fn told(outcome: &Result<Outcome, GatewayError>) -> (&'static str, Option<EventI
 
 fn sender(gateway: &Gateway, request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr().map(|peer| peer.ip());
-    let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
-    limits::sender(peer, forwarded, gateway.settings.accept.trusted_proxies)
+    // A proxy may add a line of its own instead of a word to the sender's. One that cannot be read tells nothing.
+    let lines = request.headers().get_all("x-forwarded-for").map(|value| value.to_str().unwrap_or("unknown"));
+    let forwarded = lines.collect::<Vec<_>>().join(",");
+    limits::sender(peer, Some(&forwarded), gateway.settings.accept.trusted_proxies)
 }
 
 fn headers(request: &HttpRequest) -> Headers {

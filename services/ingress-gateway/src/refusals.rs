@@ -26,7 +26,7 @@ pub fn keep(
 ) {
     let settings = &gateway.settings.rejected;
     let source_id = door.map(|door| door.id);
-    if !gateway.refusals.take(source_id, settings.per_source_and_minute, now) {
+    if !gateway.refusals.take(source_id, sender, settings.per_source_and_minute, now) {
         metrics::counter!("posthorn_rejected_not_kept_total").increment(1);
         return;
     }

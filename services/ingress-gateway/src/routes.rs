@@ -8,9 +8,8 @@ use crate::receive::receive;
 pub fn configure(config: &mut ServiceConfig) {
     let resource = |path: &str| {
         web::resource(path)
-            .route(web::post().to(receive))
-            .route(web::get().to(receive))
-            .default_service(web::to(async || Err::<&str, _>(GatewayError::MethodNotAllowed)))
+            // Whatever the method: each request is told and counted, and the source says which it takes.
+            .route(web::route().to(receive))
     };
     config
         .service(resource("/webhooks/{source}"))

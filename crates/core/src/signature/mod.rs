@@ -123,6 +123,14 @@ impl Verifier {
         }
     }
 
+    /// The headers in which senders show a secret as it is: what they hold is kept nowhere.
+    pub fn secret_headers(&self) -> &[String] {
+        match &self.method {
+            Method::Scheme(scheme) => scheme.secret_headers(),
+            Method::Twilio(_) | Method::Ses(_) | Method::GooglePubsub(_) => &[],
+        }
+    }
+
     /// Whether a request with this method can be meant for this source. Events come by POST; some
     /// handshakes, and Twilio's callbacks where they are configured so, come by GET.
     pub fn takes_method(&self, method: &str) -> bool {

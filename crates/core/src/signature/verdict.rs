@@ -66,6 +66,12 @@ impl Material {
         self
     }
 
+    /// Whether there is nothing in it that could be used.
+    pub fn is_empty(&self) -> bool {
+        // What cannot be read is not added.
+        self.certificates.is_empty() && self.key_sets.is_empty()
+    }
+
     pub(crate) fn certificate(&self, url: &str) -> Option<&RsaPublicKey> {
         self.certificates.get(url)
     }

@@ -131,6 +131,15 @@ fn a_scheme_of_ones_own_is_imitated_from_what_it_says() {
 }
 
 #[test]
+fn a_type_that_cannot_be_written_is_refused() {
+    let (github, internal) = (preset("github"), preset("internal"));
+    assert_eq!(github.imitate(&wish(Some("a\nb"), None)), Err(ImitationError::NoPlaceForType));
+    for text in ["..", "a?b#c", "a b"] {
+        assert_eq!(internal.imitate(&wish(Some(text), None)), Err(ImitationError::NoPlaceForType), "{text}");
+    }
+}
+
+#[test]
 fn what_only_the_provider_can_sign_is_not_imitated() {
     let telnyx = verifier(Provider::Telnyx, json!({ "public_keys": [format!("{}=", "A".repeat(43))] }));
     let ses = verifier(Provider::Ses, json!({ "topic_arns": ["arn:aws:sns:eu-west-1:1:t"] }));

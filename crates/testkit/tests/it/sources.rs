@@ -367,3 +367,40 @@ async fn the_catalogue_holds_samples_to_their_schemas() {
     assert_eq!(api.call(Method::DELETE, "/v1/event-types/orders%2Fcreate", None).await.0, 204);
     assert_eq!(api.call(Method::GET, "/v1/event-types/orders%2Fcreate", None).await.0, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_senders_show_in_a_header_is_kept_nowhere() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let scheme = json!({ "algorithm": "token", "signature": { "header": "X-My-Hook-Key" } });
+    let config = json!({ "scheme": scheme, "secrets": ["supersecrettoken"] });
+    let source = json!({ "provider": "generic", "slug": "mine", "routing": to(&tenant), "config": config });
+    let source = world.source(source).await;
+    let answer = world.knock(&source, "a", &[("x-my-hook-key", "supersecrettoken")], "{}").await;
+    let event = api.get(&format!("/v1/events/{}", answer.json["event_id"].as_str().unwrap())).await;
+    assert_eq!(event["headers"]["x-my-hook-key"], "[redacted]", "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_input_is_told_by_its_field_and_a_test_of_a_source_leaves_no_trail_of_refusals() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let scheme = json!({ "algorithm": "hmac_sha256", "signature": { "header": "X-Sig" }, "signed": "\0{body}" });
+    let source =
+        json!({ "provider": "generic", "routing": to(&tenant), "config": { "scheme": scheme, "secrets": ["a"] } });
+    let (status, answer) = api.call(Method::POST, "/v1/sources", Some(&source)).await;
+    assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/config/scheme/signed")), "{answer}");
+
+    let source = world.source(internal(&tenant, json!({ "allowed_ips": ["203.0.113.1"] }))).await;
+    eventually("the change is old", || async {
+        let began = std::time::Instant::now();
+        let tested = api.post(&path(&source, "/test"), json!({})).await;
+        assert_eq!((&tested["success"], &tested["status_code"]), (&json!(false), &json!(403)), "{tested}");
+        (began.elapsed() < std::time::Duration::from_millis(500)).then_some(())
+    })
+    .await;
+    let (status, _) = api.call(Method::POST, &path(&source, "/test"), Some(&json!({ "event_type": ".." }))).await;
+    assert_eq!(status, 422);
+}

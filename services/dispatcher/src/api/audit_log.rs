@@ -3,6 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use posthorn_core::id::{AuditEntryId, TenantId};
+use posthorn_core::redact;
 use posthorn_core::time::Rfc3339;
 use posthorn_store::GenericClient;
 use posthorn_store::audit_log::{self, Entry, Filter};
@@ -36,12 +37,12 @@ impl Change {
 
     /// What it was: a view, which shows no secret.
     pub fn before(self, view: &impl Serialize) -> Self {
-        Self { before: serde_json::to_value(view).ok(), ..self }
+        Self { before: without_credentials(view), ..self }
     }
 
     /// What it is now.
     pub fn after(self, view: &impl Serialize) -> Self {
-        Self { after: serde_json::to_value(view).ok(), ..self }
+        Self { after: without_credentials(view), ..self }
     }
 
     /// Writes it down, in the transaction of the change.
@@ -60,6 +61,17 @@ impl Change {
         };
         Ok(audit_log::insert(db, &entry).await?)
     }
+}
+
+/// A view, less the credentials that a subscription's own headers may hold: here they would stay for ever.
+fn without_credentials(view: &impl Serialize) -> Option<Value> {
+    let mut value = serde_json::to_value(view).ok()?;
+    for (name, held) in value.get_mut("headers").and_then(Value::as_object_mut).into_iter().flatten() {
+        if redact::is_credential(name) {
+            *held = Value::from(redact::REDACTED);
+        }
+    }
+    Some(value)
 }
 
 #[derive(Serialize)]

@@ -25,6 +25,9 @@ impl Body {
     pub fn parse<T: DeserializeOwned>(&self) -> ApiResult<T> {
         let mut value: Value =
             serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+        if let Some(pointer) = nul(&value) {
+            return Err(ApiError::field(pointer, "a NUL character"));
+        }
         whole_numbers(&mut value);
         serde_path_to_error::deserialize(value).map_err(|error| {
             let mut pointer = pointer(error.path());
@@ -106,6 +109,21 @@ impl Checks {
 
     pub fn finish(self) -> ApiResult<()> {
         if self.0.is_empty() { Ok(()) } else { Err(ApiError::Invalid(self.0)) }
+    }
+}
+
+/// Where a text holds a NUL, which PostgreSQL keeps in none.
+fn nul(value: &Value) -> Option<String> {
+    let step = |name: &str| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+    match value {
+        Value::String(text) => text.contains('\0').then(String::new),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(index, item)| Some(format!("/{index}{}", nul(item)?)))
+        }
+        Value::Object(members) => members.iter().find_map(|(name, member)| {
+            if name.contains('\0') { Some(String::new()) } else { Some(format!("{}{}", step(name), nul(member)?)) }
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
 

@@ -6,7 +6,7 @@ use posthorn_core::delivery::{DeadReason, State, Trigger};
 use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::time::Rfc3339;
 use posthorn_store::dead_letters::{self, DeadLetter, Filter};
-use posthorn_store::deliveries;
+use posthorn_store::{Error, deliveries};
 use serde::Serialize;
 
 use super::audit_log::Change;
@@ -75,8 +75,9 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let params = Params::of(&request, &["tenant_id"])?;
     let id: DeadLetterId = path_id("dead letter", &id)?;
     body.parse_empty()?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
+    let client = client.transaction().await.map_err(Error::from)?;
     let dead = dead_letters::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("dead letter", id))?;
     let delivery =
         dead.delivery_id.ok_or_else(|| ApiError::conflict("the message names no delivery that could be replayed"))?;
@@ -84,5 +85,7 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let found = found.ok_or_else(|| ApiError::conflict("its delivery is older than the retention"))?;
     let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;
     Change::new("replay", "dead_letter", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
-    Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
+    let view = WholeView::of(&client, going).await?;
+    client.commit().await.map_err(Error::from)?;
+    Ok(HttpResponse::Accepted().json(view))
 }

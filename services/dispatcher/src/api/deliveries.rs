@@ -6,7 +6,7 @@ use posthorn_core::delivery::{HeldReason, State, Trigger};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::time::Rfc3339;
 use posthorn_store::deliveries::{self, Attempt, Delivery, Filter};
-use posthorn_store::{GenericClient, subscriptions};
+use posthorn_store::{Error, GenericClient, subscriptions};
 use serde::Serialize;
 
 use super::audit_log::Change;
@@ -136,13 +136,16 @@ pub async fn retry(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let params = Params::of(&request, &["tenant_id"])?;
     let id: DeliveryId = path_id("delivery", &id)?;
     body.parse_empty()?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
+    let client = client.transaction().await.map_err(Error::from)?;
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
     let from = [State::Held, State::Dead, State::Delivered];
     let going = set_going(&client, found, &from, Trigger::Manual).await?;
     Change::new("retry", "delivery", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
-    Ok(HttpResponse::Accepted().json(WholeView::of(&client, going).await?))
+    let view = WholeView::of(&client, going).await?;
+    client.commit().await.map_err(Error::from)?;
+    Ok(HttpResponse::Accepted().json(view))
 }
 
 /// Ends a held delivery: it is never sent.
@@ -150,8 +153,9 @@ pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let params = Params::of(&request, &["tenant_id"])?;
     let id: DeliveryId = path_id("delivery", &id)?;
     body.parse_empty()?;
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
+    let client = client.transaction().await.map_err(Error::from)?;
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
     if !deliveries::cancel(&client, tenant, id, now()).await? {
         let now = deliveries::find(&client, tenant, id).await?.map_or(found.state, |found| found.state);
@@ -159,7 +163,9 @@ pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     }
     Change::new("cancel", "delivery", id, Some(found.tenant_id)).record(&client, caller, &request).await?;
     let found = deliveries::find(&client, tenant, id).await?.unwrap_or(found);
-    Ok(HttpResponse::Ok().json(WholeView::of(&client, found).await?))
+    let view = WholeView::of(&client, found).await?;
+    client.commit().await.map_err(Error::from)?;
+    Ok(HttpResponse::Ok().json(view))
 }
 
 /// Sets a delivery going that is in one of the states `from`, and tells how it is then.

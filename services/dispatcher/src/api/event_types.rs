@@ -99,10 +99,8 @@ fn check(name: &EventType, put: &Put) -> ApiResult<()> {
     }
     if let Some(sample) = &put.sample {
         checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "at most 65536 bytes");
-        checks.require(!has_nul(sample), "/sample", "no NUL");
     }
     if let Some(schema) = &put.schema {
-        checks.require(!has_nul(schema), "/schema", "no NUL");
         match (Schema::parse(schema), &put.sample) {
             (Err(error), _) => checks.fail("/schema", error.to_string()),
             (Ok(schema), Some(sample)) => {
@@ -114,16 +112,6 @@ fn check(name: &EventType, put: &Put) -> ApiResult<()> {
         }
     }
     checks.finish()
-}
-
-/// PostgreSQL keeps no NUL in a document.
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(members) => members.iter().any(|(name, member)| name.contains('\0') || has_nul(member)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
 }
 
 /// Tenants see the catalogue as well: it is what they subscribe to.

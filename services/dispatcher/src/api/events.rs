@@ -16,7 +16,7 @@ use posthorn_store::deliveries::{self, Delivery, NewDelivery};
 use posthorn_store::events::{self, Assigned, Event, Filter, WholeEvent};
 use posthorn_store::page::Page;
 use posthorn_store::snapshot::Entry;
-use posthorn_store::{GenericClient, sources, subscriptions, tenants};
+use posthorn_store::{Error, GenericClient, sources, subscriptions, tenants};
 use serde::{Deserialize, Serialize};
 
 use super::audit_log::Change;
@@ -125,7 +125,8 @@ pub async fn route(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     Params::of(&request, &[])?;
     let id: EventId = path_id("event", &id)?;
     let Destination { tenant_id } = if body.0.is_empty() { Destination { tenant_id: None } } else { body.parse()? };
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
+    let client = client.transaction().await.map_err(Error::from)?;
     let found = events::find(&client, None, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;
     let tenant = match tenant_id {
         Some(tenant) => tenants::find(&client, tenant).await?.map(|tenant| tenant.id),
@@ -145,6 +146,7 @@ pub async fn route(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     }
     Change::new("route", "event", id, Some(tenant)).record(&client, caller, &request).await?;
     let found = events::find(&client, None, id).await?.unwrap_or(found);
+    client.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::Accepted().json(WholeView::of(&found)))
 }
 
@@ -243,8 +245,9 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let params = Params::of(&request, &["tenant_id"])?;
     let id: EventId = path_id("event", &id)?;
     let Replay { subscription_id } = if body.0.is_empty() { Replay::default() } else { body.parse()? };
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
+    let client = client.transaction().await.map_err(Error::from)?;
     let found = events::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;
     let facts = Facts::of(&found.event, &found.source_slug);
     let asked = match subscription_id {
@@ -283,6 +286,7 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let shown: Vec<SubscriptionId> =
         new.iter().filter(|new| begun.contains(&new.id)).take(SHOWN).map(|new| new.subscription_id).collect();
     let data = deliveries::of_event(&client, id, &shown).await?.into_iter().map(DeliveryView::from).collect();
+    client.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::Accepted().json(Replayed { replayed: begun.len(), data }))
 }
 

@@ -18,6 +18,8 @@ pub mod subscriptions;
 pub mod tenants;
 mod version;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use moka::future::Cache;
 use posthorn_core::egress::Egress;
@@ -45,6 +47,8 @@ pub struct Api {
     pub subscriptions: Subscriptions,
     pub sender: Sender,
     pub tests: Semaphore,
+    /// For how long repeats of an event are known.
+    pub keep_dedup: Duration,
     /// How many requests each tenant's key may make.
     pub rates: KeyRates,
     /// What requests are verified with that a gateway refused.

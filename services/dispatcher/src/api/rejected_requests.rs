@@ -9,7 +9,7 @@ use posthorn_core::provider::Provider;
 use posthorn_core::request::RawRequest;
 use posthorn_core::schema::{Schema, Validation};
 use posthorn_core::signature::{Occurrence, Verdict, Verifier};
-use posthorn_core::time::Rfc3339;
+use posthorn_core::time::{Rfc3339, earlier};
 use posthorn_process::keys::JudgeError;
 use posthorn_process::trace;
 use posthorn_store::events::{Accepted, NewEvent, Origin};
@@ -102,20 +102,29 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     let source_id = rejected.source_id.ok_or_else(|| ApiError::conflict("no source had its address"))?;
     let source = sources::find(&client, tenant, source_id).await?;
     let source = source.ok_or_else(|| ApiError::conflict("its source is deleted"))?;
+    if rejected.received_at < earlier(now(), api.keep_dedup) {
+        let detail =
+            "it is older than the keys of events: whether it came again and was accepted is not known any more";
+        return Err(ApiError::conflict(detail));
+    }
     let (raw, path_event) = content(&api, &rejected)?;
-    let verdict = judge(&api, &client, &source, &rejected, &raw, path_event.as_deref()).await?;
+    let secrets = sources::secrets(&client, api.store.sealer(), &[source_id]).await?;
+    let secrets = secrets.into_iter().map(|(_, secret)| secret.secret).collect();
+    let verifier = Verifier::new(source.provider, &source.config, secrets)
+        .map_err(|fault| ApiError::conflict(format!("the source can verify nothing: {fault}")))?;
+    let verdict = judge(&api, &source, &verifier, &rejected, &raw, path_event.as_deref()).await?;
     let occurrences = match verdict {
         Err(again) => return Ok(refused(again)),
         Ok(Verdict::Events { occurrences, .. }) => occurrences,
         Ok(Verdict::Confirm { url }) => {
             let confirmed = api.keys.confirm(&url).await;
-            confirmed.map_err(|error| ApiError::conflict(format!("it cannot be confirmed: {error}")))?;
+            confirmed.map_err(|error| ApiError::Unfetched(error.to_string()))?;
             Vec::new()
         }
         // Whoever asked has long had another answer.
         Ok(Verdict::Handshake(_) | Verdict::Ignore { .. } | Verdict::Needs(_)) => Vec::new(),
     };
-    let new = match new_events(&client, &source, &raw, occurrences).await? {
+    let new = match new_events(&client, &source, &verifier, &raw, occurrences).await? {
         Ok(new) => new,
         Err(again) => return Ok(refused(again)),
     };
@@ -154,8 +163,8 @@ fn content(api: &Api, rejected: &Rejected) -> ApiResult<(RawRequest, Option<Stri
 
 async fn judge(
     api: &Api,
-    db: &impl GenericClient,
     source: &Source,
+    verifier: &Verifier,
     rejected: &Rejected,
     raw: &RawRequest,
     path_event: Option<&str>,
@@ -165,29 +174,28 @@ async fn judge(
         let detail = format!("this source does not take requests from {}", rejected.address);
         return Ok(Err(Again { reason: "address_not_allowed".to_owned(), detail }));
     }
-    let secrets = sources::secrets(db, api.store.sealer(), &[source.id]).await?;
-    let secrets = secrets.into_iter().map(|(_, secret)| secret.secret).collect();
-    let verifier = Verifier::new(source.provider, &source.config, secrets)
-        .map_err(|fault| ApiError::conflict(format!("the source can verify nothing: {fault}")))?;
     let path_event = path_event.filter(|_| matches!(source.provider, Provider::Internal | Provider::Generic));
-    match api.keys.judge(&verifier, raw, path_event, rejected.received_at).await {
+    match api.keys.judge(verifier, raw, path_event, rejected.received_at).await {
         Ok(verdict) => Ok(Ok(verdict)),
         Err(JudgeError::Refused(refusal)) => {
             Ok(Err(Again { reason: refusal.kind.as_str().to_owned(), detail: refusal.detail }))
         }
-        Err(error) => Err(ApiError::conflict(error.to_string())),
+        Err(error) => Err(ApiError::Unfetched(error.to_string())),
     }
 }
 
 async fn new_events(
     db: &impl GenericClient,
     source: &Source,
+    verifier: &Verifier,
     raw: &RawRequest,
     occurrences: Vec<Occurrence>,
 ) -> ApiResult<Result<Vec<NewEvent>, Again>> {
     let now = now();
     let slug = source.slug.as_deref().unwrap_or_default();
-    let origin = Origin { source_id: source.id, tenant_id: source.tenant_id, slug, routing: &source.routing };
+    let secret_headers = verifier.secret_headers();
+    let origin =
+        Origin { source_id: source.id, tenant_id: source.tenant_id, slug, routing: &source.routing, secret_headers };
     let mut new = Vec::new();
     for occurrence in occurrences {
         let traceparent = trace::traceparent_or_new(&Span::current());

@@ -121,9 +121,9 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let id: TenantId = path_id("tenant", &id)?;
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
-    if !tenants::delete(&transaction, id, now()).await? {
-        return Err(ApiError::not_found("tenant", id));
-    }
+    let tenant = tenants::lock(&transaction, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;
+    version::check(&request, tenant.updated_at)?;
+    tenants::delete(&transaction, id, now()).await?;
     // What it was called goes with it.
     Change::new("delete", "tenant", id, Some(id)).record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;

@@ -126,6 +126,11 @@ impl TimestampRule {
 /// A time as providers write it in bodies: seconds or milliseconds since 1970, or ISO 8601; without
 /// a zone it is UTC.
 pub(crate) fn moment(text: &str) -> Option<Timestamp> {
+    // PostgreSQL begins in 4713 BC, and no provider was there before 1970.
+    spelled(text).filter(|at| at.as_second() > -62_135_596_800)
+}
+
+fn spelled(text: &str) -> Option<Timestamp> {
     // What is above would be the year 5138 in seconds, what is below 1973 in milliseconds.
     const MILLIS_FROM: u64 = 100_000_000_000;
     if let Ok(number) = text.parse::<i64>() {
@@ -165,7 +170,16 @@ mod tests {
         ] {
             assert_eq!(moment(text), Some(expected), "{text}");
         }
-        for text in ["", "soon", "NaN", "1e300", "99999999999999999999", "-9223372036854775808"] {
+        for text in [
+            "",
+            "soon",
+            "-005000-01-01T00:00:00Z",
+            "-99999999999",
+            "NaN",
+            "1e300",
+            "99999999999999999999",
+            "-9223372036854775808",
+        ] {
             assert_eq!(moment(text), None, "{text}");
         }
     }

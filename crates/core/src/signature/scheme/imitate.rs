@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::event_type::EventType;
 use crate::request::RawRequest;
 use crate::signature::imitation::{Imitation, ImitationError, Wish};
 use crate::signature::scheme::Scheme;
@@ -74,10 +75,10 @@ impl Scheme {
             return Ok(None);
         }
         match (wanted, self.takes_path_event) {
-            (wanted, true) if self.extract.event_type.sources().is_empty() => Ok(Some(wanted.unwrap_or(UNNAMED))),
+            (wanted, true) if self.extract.event_type.sources().is_empty() => in_path(wanted.unwrap_or(UNNAMED)),
             // A sample or payload that says what it is, or a scheme with a type for all.
             (None, _) => Ok(None),
-            (Some(wanted), true) => Ok(Some(wanted)),
+            (Some(wanted), true) => in_path(wanted),
             (Some(wanted), false) if self.extract.default_type.as_deref() == Some(wanted) => Ok(None),
             (Some(_), false) => Err(ImitationError::NoPlaceForType),
         }
@@ -153,6 +154,9 @@ impl Draft {
     }
 
     fn put_header(&mut self, name: &str, value: String) -> bool {
+        if value.contains(|c: char| c.is_control() || !c.is_ascii()) {
+            return false;
+        }
         self.headers.retain(|(known, _)| known != name);
         self.headers.push((name.to_owned(), value));
         true
@@ -178,6 +182,11 @@ impl Draft {
         };
         self.put_at(source, &value);
     }
+}
+
+/// Where the path names the event, it is one already.
+fn in_path(text: &str) -> Result<Option<&str>, ImitationError> {
+    EventType::parse(text).map(|_| Some(text)).map_err(|_| ImitationError::NoPlaceForType)
 }
 
 fn empty() -> Value {

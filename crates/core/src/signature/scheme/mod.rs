@@ -33,7 +33,7 @@ use crate::signature::scheme::key::Key;
 use crate::signature::scheme::path::JsonPath;
 use crate::signature::scheme::proof::Proof;
 use crate::signature::scheme::scope::Scope;
-use crate::signature::scheme::source::DedupParts;
+use crate::signature::scheme::source::{DedupParts, Source};
 use crate::signature::verdict::{Answer, Verdict};
 
 pub(crate) use spec::{Additions, Spec};
@@ -66,6 +66,18 @@ pub(crate) enum BodyKind {
 impl Scheme {
     pub(crate) fn is_verifying(&self) -> bool {
         self.proof.is_some()
+    }
+
+    pub(crate) fn secret_headers(&self) -> &[String] {
+        match self.proof.as_ref().map(|proof| &proof.rule) {
+            Some(rule) if rule.algorithms().iter().any(|algorithm| algorithm.sends_the_secret()) => {
+                match &rule.source {
+                    Source::Header(names) => names,
+                    _ => &[],
+                }
+            }
+            _ => &[],
+        }
     }
 
     pub(crate) fn takes_get(&self) -> bool {

@@ -279,6 +279,7 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
+    version::check(&request, source.updated_at)?;
     let before = View::of(source, infos(&transaction, id).await?, &api.gateway_url);
     sources::delete(&transaction, tenant, id).await?;
     let change = Change::new("delete", "source", id, before.tenant_id).before(&before);

@@ -367,7 +367,9 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
-    let before = View::of(found.ok_or_else(|| ApiError::not_found("subscription", id))?);
+    let found = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    version::check(&request, found.0.updated_at)?;
+    let before = View::of(found);
     subscriptions::delete(&transaction, tenant, id, now()).await?;
     let change = Change::new("delete", "subscription", id, Some(before.tenant_id)).before(&before);
     change.record(&transaction, caller, &request).await?;

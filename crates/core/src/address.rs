@@ -27,7 +27,12 @@ impl AllowList {
 }
 
 fn net(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+    let net: IpNet = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
+    // Addresses are compared in their shortest form, so networks have to be in theirs.
+    match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(v4), Some(prefix)) => IpNet::new(v4.into(), prefix).ok(),
+        _ => Some(net),
+    }
 }
 
 #[cfg(test)]
@@ -36,12 +41,15 @@ mod tests {
 
     #[test]
     fn an_address_is_allowed_in_whichever_spelling_it_comes() {
-        let list = AllowList::parse(&["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"]).unwrap();
+        let list = AllowList::parse(&["192.0.2.0/24", "198.51.100.7", "2001:db8::/32", "::ffff:203.0.113.0/120", "::ffff:10.0.0.1"]).unwrap();
         for (address, allowed) in [
             ("192.0.2.9", true),
             ("::ffff:192.0.2.9", true),
             ("198.51.100.7", true),
             ("198.51.100.8", false),
+            ("203.0.113.200", true),
+            ("::ffff:10.0.0.1", true),
+            ("10.0.0.2", false),
             ("2001:db8:1::1", true),
             ("2001:db9::1", false),
         ] {

@@ -41,7 +41,14 @@ mod tests {
 
     #[test]
     fn an_address_is_allowed_in_whichever_spelling_it_comes() {
-        let list = AllowList::parse(&["192.0.2.0/24", "198.51.100.7", "2001:db8::/32", "::ffff:203.0.113.0/120", "::ffff:10.0.0.1"]).unwrap();
+        let list = AllowList::parse(&[
+            "192.0.2.0/24",
+            "198.51.100.7",
+            "2001:db8::/32",
+            "::ffff:203.0.113.0/120",
+            "::ffff:10.0.0.1",
+        ])
+        .unwrap();
         for (address, allowed) in [
             ("192.0.2.9", true),
             ("::ffff:192.0.2.9", true),

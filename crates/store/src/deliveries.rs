@@ -140,9 +140,6 @@ pub struct Report {
     pub word: Word,
 }
 
-/// How many rows an hour's count is spread over: statements at the same time seldom meet in one.
-const STATS_SHARDS: i16 = 16;
-
 const RECORD: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[],
@@ -263,7 +260,7 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
                 &attempts.responses,
                 &attempts.response_headers,
                 &attempts.request_headers,
-                &rand::random_range(0..STATS_SHARDS),
+                &crate::stats_shard(),
             ],
         )
         .await?;

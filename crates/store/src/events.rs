@@ -117,9 +117,6 @@ pub enum Accepted {
 /// How long the accepting gateway has the outbox row to itself.
 const OUTBOX_HEAD_START_SECS: i32 = 5;
 
-/// How many rows an hour's count is spread over: statements at the same time seldom meet in one.
-const STATS_SHARDS: i16 = 16;
-
 const ACCEPT: &str = "
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[], $6::uuid[], $7::text[], $8::text[],
@@ -184,7 +181,7 @@ pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp
     let headers: Vec<&serde_json::Value> = events.iter().map(|e| &e.headers).collect();
     let bodies: Vec<&[u8]> = events.iter().map(|e| e.body.as_ref()).collect();
     let violations: Vec<Option<&str>> = events.iter().map(|e| e.schema_violation.as_deref()).collect();
-    let shard = rand::random_range(0..STATS_SHARDS);
+    let shard = crate::stats_shard();
 
     let statement = db.prepare_cached(ACCEPT).await?;
     let rows = db

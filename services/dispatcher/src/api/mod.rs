@@ -12,6 +12,7 @@ mod idempotency;
 mod params;
 pub mod rates;
 pub mod rejected_requests;
+mod rotation;
 pub mod sources;
 pub mod stats;
 pub mod subscriptions;

@@ -33,7 +33,7 @@ use crate::error::{ApiError, ApiResult};
 
 use checks::check;
 pub(super) use checks::rate;
-pub use secret::{DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS, rotate};
+pub use secret::rotate;
 pub use stats::{health, stats};
 pub use trial::test;
 

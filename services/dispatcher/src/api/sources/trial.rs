@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Bytes of the gateway's answer that are read.
 const MAX_ANSWER_BYTES: usize = 65_536;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Ask {
     #[serde(default, deserialize_with = "given")]
@@ -46,7 +46,7 @@ struct View {
 pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SourceId = path_id("source", &id)?;
-    let ask: Ask = if body.0.is_empty() { Ask { event_type: None, payload: None } } else { body.parse()? };
+    let ask: Ask = if body.0.is_empty() { Ask::default() } else { body.parse()? };
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let source = sources::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;

@@ -1,51 +1,33 @@
 //! `POST /v1/subscriptions/{id}/rotate-secret`, and the public keys that go with Ed25519.
 
-use std::time::Duration;
-
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use posthorn_core::id::{SecretId, SubscriptionId};
 use posthorn_core::signature::standard::{SigningKey, SigningSecret};
 use posthorn_core::subscription::SignatureScheme;
-use posthorn_core::time::{Rfc3339, later};
+use posthorn_core::time::Rfc3339;
 use posthorn_store::{Error, subscriptions};
 use secrecy::ExposeSecret as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{View, add_key};
 use crate::api::audit_log::Change;
-use crate::api::body::{Body, Checks, given};
+use crate::api::body::Body;
 use crate::api::params::{Params, path_id};
-use crate::api::sources::{DEFAULT_OVERLAP_SECONDS, MAX_OVERLAP_SECONDS};
+use crate::api::rotation::Rotation;
 use crate::api::{Api, Caller, now};
 use crate::error::{ApiError, ApiResult};
 
 /// Most secrets and keys that sign at the same time.
 const MAX_SECRETS: usize = 10;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rotate {
-    #[serde(default, deserialize_with = "given")]
-    secret: Option<String>,
-    #[serde(default = "default_overlap")]
-    overlap_seconds: u64,
-}
-
-fn default_overlap() -> u64 {
-    DEFAULT_OVERLAP_SECONDS
-}
-
 /// A new secret, shown once; those before it sign as well for the overlap. With Ed25519 there is a new
 /// key as well.
 pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let rotate: Rotate = body.parse()?;
-    let mut checks = Checks::default();
-    checks.require(rotate.overlap_seconds <= MAX_OVERLAP_SECONDS, "/overlap_seconds", "from 0 to 604800");
-    checks.finish()?;
-    let secret = match &rotate.secret {
+    let rotation = Rotation::parse(&body)?;
+    let secret = match &rotation.secret {
         None => SigningSecret::from_bytes(&rand::random::<[u8; 24]>()),
         Some(text) => SigningSecret::parse(text),
     };
@@ -59,12 +41,12 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     if known.iter().any(|(_, known, _)| known.expose_secret() == secret.expose_secret()) {
         return Err(ApiError::field("/secret", "the subscription has it already"));
     }
-    if rotate.overlap_seconds > 0 && known.len() >= MAX_SECRETS {
+    let now = now();
+    let old_until = rotation.old_until(now);
+    if old_until.is_some() && known.len() >= MAX_SECRETS {
         return Err(ApiError::conflict(format!("{MAX_SECRETS} secrets sign already; let some of them end")));
     }
-    let now = now();
-    let until = (rotate.overlap_seconds > 0).then(|| later(now, Duration::from_secs(rotate.overlap_seconds)));
-    subscriptions::retire_secrets(&transaction, id, until).await?;
+    subscriptions::retire_secrets(&transaction, id, old_until).await?;
     let secret_id = SecretId::new(now, rand::random());
     subscriptions::add_secret(&transaction, api.store.sealer(), secret_id, id, &secret, now).await?;
     if subscription.signatures.contains(&SignatureScheme::StandardEd25519) {

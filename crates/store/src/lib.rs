@@ -20,6 +20,7 @@ pub mod page;
 pub mod partitions;
 mod pool;
 pub mod rejected_requests;
+pub mod reseal;
 pub mod schedule;
 pub mod seal;
 pub mod snapshot;

@@ -28,7 +28,7 @@ pub enum Error {
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|(id, _)| id)).finish()
+        f.debug_list().entries(self.key_ids()).finish()
     }
 }
 
@@ -45,12 +45,24 @@ impl Sealer {
         Self { keys: Arc::new([]) }
     }
 
+    /// The ids of the keys; the first one seals.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(id, _)| id.as_str())
+    }
+
+    /// What stands in front of everything that is sealed now; empty without keys.
+    pub(crate) fn head(&self) -> Vec<u8> {
+        let Some((id, _)) = self.keys.first() else { return Vec::new() };
+        let mut head = vec![u8::try_from(id.len()).unwrap_or(u8::MAX)];
+        head.extend_from_slice(id.as_bytes());
+        head
+    }
+
     /// Seals `secret` for the row `row`.
     pub fn seal(&self, row: &Uuid, secret: &[u8]) -> Vec<u8> {
-        let Some((id, key)) = self.keys.first() else { return Vec::new() };
+        let mut sealed = self.head();
+        let Some((_, key)) = self.keys.first() else { return sealed };
         let nonce: [u8; NONCE_LEN] = rand::random();
-        let mut sealed = vec![u8::try_from(id.len()).unwrap_or(u8::MAX)];
-        sealed.extend_from_slice(id.as_bytes());
         sealed.extend_from_slice(&nonce);
         let mut text = secret.to_vec();
         let tag =

@@ -26,6 +26,8 @@ pub enum CliError {
     Payload(#[source] serde_json::Error),
     #[error("the secret cannot be used: {0}")]
     Secret(String),
+    #[error("{0} values open with none of the keys")]
+    Unopened(usize),
     #[error("{0} of the events sent did not arrive in time")]
     NotArrived(usize),
     #[error(transparent)]

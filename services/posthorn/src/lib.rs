@@ -1,6 +1,6 @@
 //! The command line of Posthorn, for operators and developers.
 //!
-//! Everything but `migrate` goes through the same HTTP surface as everybody else's programs.
+//! Everything but `migrate` and `keys` goes through the same HTTP surface as everybody else's programs.
 
 mod api;
 mod bench;
@@ -8,6 +8,7 @@ mod demo;
 mod dlq;
 mod error;
 mod event_types;
+mod keys;
 mod migrate;
 mod receive;
 mod send;
@@ -43,6 +44,9 @@ enum Command {
     /// Keep the catalogue of event types as a file says it.
     #[command(subcommand)]
     EventTypes(event_types::EventTypes),
+    /// See which keys seal the secrets in the database, and seal with the newest what an older one sealed.
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Make a tenant, sources and a subscription to try things with; safe to repeat.
     Demo(demo::Demo),
     /// Measure events accepted and deliveries made in a second.
@@ -75,6 +79,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Receive(receive) => receive.run().await,
         Command::Dlq(dlq) => dlq.run().await,
         Command::EventTypes(event_types) => event_types.run().await,
+        Command::Keys(keys) => keys.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Bench(bench) => bench.run().await,
     }

@@ -5,6 +5,7 @@
 
 mod broker;
 mod record;
+mod reseal;
 mod road;
 mod sources;
 mod subscriptions;

@@ -1,0 +1,108 @@
+//! Sealing anew what an older key sealed, so that the key can be given up.
+//!
+//! Runs beside the services: a value that was changed meanwhile is left as it is. The kept answers of
+//! `idempotency_keys` are only counted, since each is forgotten within a day.
+
+use uuid::Uuid;
+
+use crate::seal::{self, Sealer};
+use crate::{GenericClient, Result};
+
+/// A column of sealed values, each sealed for its row's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shelf {
+    SourceSecrets,
+    SubscriptionSecrets,
+    RejectedRequests,
+}
+
+/// How many of a table's values one key sealed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count {
+    pub table: &'static str,
+    pub key_id: String,
+    pub values: i64,
+}
+
+/// What became of some values.
+#[derive(Debug)]
+pub struct Page {
+    /// Sealed with the first key now.
+    pub resealed: u64,
+    /// Those that stay as they are, since none of the keys opens them.
+    pub unopened: Vec<(Uuid, seal::Error)>,
+    /// Where the next page begins.
+    pub last: Uuid,
+}
+
+impl Shelf {
+    pub const ALL: [Self; 3] = [Self::SourceSecrets, Self::SubscriptionSecrets, Self::RejectedRequests];
+
+    pub fn table(self) -> &'static str {
+        self.place().0
+    }
+
+    fn place(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SourceSecrets => ("source_secrets", "sealed"),
+            Self::SubscriptionSecrets => ("subscription_secrets", "sealed"),
+            Self::RejectedRequests => ("rejected_requests", "request"),
+        }
+    }
+}
+
+/// How many values each key sealed, table by table.
+pub async fn census(db: &impl GenericClient) -> Result<Vec<Count>> {
+    let mut counts = Vec::new();
+    for (table, column) in Shelf::ALL.map(Shelf::place).into_iter().chain([("idempotency_keys", "response")]) {
+        // A value opens with the length of its key's id and the id itself.
+        let statement = format!(
+            "SELECT encode(substring({column} FROM 2 FOR get_byte({column}, 0)), 'escape') AS key_id, count(*) AS values
+             FROM {table} WHERE octet_length({column}) > 0 GROUP BY 1 ORDER BY 1"
+        );
+        for row in db.query(&statement, &[]).await? {
+            counts.push(Count { table, key_id: row.get("key_id"), values: row.get("values") });
+        }
+    }
+    Ok(counts)
+}
+
+/// Seals anew at most `limit` of the values behind `after` that the first key did not seal; `None`
+/// when there are no more.
+pub async fn page(
+    db: &impl GenericClient,
+    sealer: &Sealer,
+    shelf: Shelf,
+    after: Uuid,
+    limit: i64,
+) -> Result<Option<Page>> {
+    let (table, column) = shelf.place();
+    let head = sealer.head();
+    let select = format!(
+        "SELECT id, {column} AS sealed FROM {table}
+         WHERE id > $1 AND octet_length({column}) > 0 AND substring({column} FROM 1 FOR octet_length($2::bytea)) <> $2
+         ORDER BY id LIMIT $3"
+    );
+    let rows = db.query(&select, &[&after, &head, &limit]).await?;
+    let Some(last) = rows.last().map(|row| row.get("id")) else { return Ok(None) };
+
+    let (mut ids, mut before, mut anew, mut unopened) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in &rows {
+        let (id, sealed): (Uuid, Vec<u8>) = (row.get("id"), row.get("sealed"));
+        match sealer.open(&id, &sealed) {
+            Ok(open) => {
+                ids.push(id);
+                anew.push(sealer.seal(&id, &open));
+                before.push(sealed);
+            }
+            Err(error) => unopened.push((id, error)),
+        }
+    }
+    let update = format!(
+        "UPDATE {table} SET {column} = new.sealed
+         FROM unnest($1::uuid[], $2::bytea[], $3::bytea[]) AS new (id, before, sealed)
+         WHERE {table}.id = new.id AND {table}.{column} = new.before"
+    );
+    let resealed = db.execute(&update, &[&ids, &before, &anew]).await?;
+    Ok(Some(Page { resealed, unopened, last }))
+}

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
-use crate::{World, eventually};
+use crate::{Answer, World, contract, eventually};
 
 /// The management API, as the operator calls it.
 #[derive(Clone, Debug)]
@@ -20,14 +20,19 @@ impl Api {
 
     /// Calls an operation; returns the status and the body.
     pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> (u16, Value) {
-        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
-        if let Some(body) = body {
-            request = request.body(body.to_string());
-        }
-        let response = request.send().await.expect("the dispatcher");
-        let status = response.status().as_u16();
-        let text = response.text().await.expect("a body");
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        let answer = self.ask(method, path, &[], body).await;
+        (answer.status, answer.json)
+    }
+
+    /// Calls an operation with these headers.
+    pub async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
+        let request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        contract::exchange(match body {
+            Some(body) => request.body(body.to_string()),
+            None => request,
+        })
+        .await
     }
 
     pub async fn get(&self, path: &str) -> Value {
@@ -50,16 +55,12 @@ impl Api {
 
     /// The version of a thing.
     pub async fn etag(&self, path: &str) -> String {
-        let request = self.client.get(format!("{}{path}", self.base)).bearer_auth(&self.token);
-        let response = request.send().await.expect("the dispatcher");
-        response.headers()["etag"].to_str().expect("text").to_owned()
+        self.ask(Method::GET, path, &[], None).await.header("etag").to_owned()
     }
 
     /// Changes a thing if it still has this version; returns the status.
     pub async fn patch_if(&self, path: &str, etag: &str, body: Value) -> u16 {
-        let request = self.client.patch(format!("{}{path}", self.base)).bearer_auth(&self.token);
-        let request = request.header("if-match", etag).body(body.to_string());
-        request.send().await.expect("the dispatcher").status().as_u16()
+        self.ask(Method::PATCH, path, &[("if-match", etag)], Some(&body)).await.status
     }
 
     /// A new tenant's id.

@@ -9,6 +9,7 @@
 
 mod api;
 mod broker;
+mod contract;
 mod database;
 mod receiver;
 mod stripe;

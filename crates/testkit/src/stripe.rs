@@ -2,6 +2,8 @@ use reqwest::Client;
 use ring::hmac;
 use serde_json::{Value, json};
 
+use crate::contract;
+
 /// Stripe, with a secret that a source of the world knows.
 #[derive(Clone, Debug)]
 pub struct Stripe {
@@ -39,9 +41,7 @@ impl Stripe {
     /// Posts a body with whatever signature.
     pub async fn post_signed(&self, body: &str, signature: &str) -> (u16, Value) {
         let request = self.client.post(&self.url).header("stripe-signature", signature).body(body.to_owned());
-        let response = request.send().await.expect("the gateway");
-        let status = response.status().as_u16();
-        let text = response.text().await.expect("a body");
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+        let answer = contract::exchange(request).await;
+        (answer.status, answer.json)
     }
 }

@@ -7,16 +7,29 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, Broker, Database, Receiver, SEALING_KEYS, Stripe, eventually, unique};
+use crate::{Api, Broker, Database, Receiver, SEALING_KEYS, Stripe, contract, eventually, unique};
 
 const OPERATOR_TOKEN: &str = "the-operators-token-in-tests";
 
-/// What the gateway answered.
+/// What a service answered.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    /// Null where the text is none.
     pub json: Value,
+}
+
+impl Answer {
+    /// A header's text; empty where there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn media_type(&self) -> String {
+        self.header("content-type").split(';').next().unwrap_or_default().trim().to_lowercase()
+    }
 }
 
 /// The three services in this process, on a database and a broker of their own.
@@ -82,10 +95,7 @@ impl World {
         let url = if event.is_empty() { url.to_owned() } else { format!("{url}/{event}") };
         let request = self.client.post(url).body(body.to_owned());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let response = request.send().await.expect("the gateway");
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.expect("a body");
-        Answer { status, headers, json: serde_json::from_str(&text).unwrap_or(Value::Null) }
+        contract::exchange(request).await
     }
 
     pub async fn receiver(&self) -> Receiver {

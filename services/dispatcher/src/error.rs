@@ -144,6 +144,8 @@ pub enum RunError {
     Client(#[from] reqwest::Error),
     #[error("DISPATCHER_OPERATOR_TOKEN (or POSTHORN_OPERATOR_TOKEN) has to have at least 20 characters")]
     WeakToken,
+    #[error("DISPATCHER_API__ALLOWED_ORIGINS")]
+    Origins(#[from] crate::cors::NoOrigin),
     #[error("DISPATCHER_JANITOR__KEEP_DEDUP_DAYS is less than 4: providers repeat for up to 3 days")]
     DedupTooShort,
     #[error(transparent)]

@@ -6,6 +6,7 @@
 
 mod api;
 mod clerk;
+mod cors;
 mod dispatch;
 pub mod error;
 mod fan_out;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Condition, from_fn};
 use actix_web::{App, HttpServer, web};
 use jiff::Timestamp;
 use moka::future::Cache;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_actix_web::TracingLogger;
 
+use crate::cors::Origins;
 use crate::error::RunError;
 use crate::settings::Settings;
 
@@ -61,6 +63,7 @@ pub struct Bound {
     settings: Settings,
     store: Store,
     clients: Clients,
+    origins: Origins,
     listener: std::net::TcpListener,
     admin: std::net::TcpListener,
 }
@@ -76,6 +79,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     if settings.janitor.keep_dedup_days < 4 {
         return Err(RunError::DedupTooShort);
     }
+    let origins = Origins::parse(&settings.api.allowed_origins)?;
     let listener = http::bind(&settings.http.host, settings.http.port)?;
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
     let egress = Egress::from(&settings.endpoints);
@@ -84,7 +88,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
         gateway: gateway_client()?,
         sender: Sender::new(&settings.sender, egress)?,
     };
-    Ok(Bound { settings, store, clients, listener, admin })
+    Ok(Bound { settings, store, clients, origins, listener, admin })
 }
 
 impl Bound {
@@ -94,7 +98,7 @@ impl Bound {
 
     /// Works until `stop`, then finishes what is in hand.
     pub async fn run(self, stop: CancellationToken) -> Result<(), RunError> {
-        let Self { settings, store, clients, listener, admin } = self;
+        let Self { settings, store, clients, origins, listener, admin } = self;
         let tasks = TaskTracker::new();
         let background = CancellationToken::new();
         let subscriptions = Subscriptions::default();
@@ -127,7 +131,7 @@ impl Bound {
             }
         });
 
-        serve(&settings, &store, clients, snapshot, listener, stop)?.await?;
+        serve(&settings, &store, clients, origins, snapshot, listener, stop)?.await?;
         // Each of these ends by itself after the signal; a panic in one was logged where it happened.
         let _ = tokio::join!(scheduling, cleaning, consumption);
         background.cancel();
@@ -158,6 +162,7 @@ fn serve(
     settings: &Settings,
     store: &Store,
     clients: Clients,
+    origins: Origins,
     subscriptions: Subscriptions,
     listener: std::net::TcpListener,
     stop: CancellationToken,
@@ -189,6 +194,7 @@ fn serve(
             .app_data(api.clone())
             .wrap(from_fn(api::rates::tell))
             .wrap(from_fn(problem::finish))
+            .wrap(Condition::new(origins.lets_any_in(), origins.middleware()))
             .wrap(TracingLogger::<LoggedRequestSpan>::new())
             .configure(routes::configure)
     })

@@ -40,6 +40,8 @@ pub struct Settings {
 pub struct Api {
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Web pages whose scripts may call the API (CORS): origins, comma-separated; `*` is any, empty is none.
+    pub allowed_origins: String,
     /// Requests that a tenant's key may make in a second, in each dispatcher.
     pub key_requests_per_second: f64,
     /// Tests of subscriptions under way at the same time.

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod cors;
 mod record;
 mod reseal;
 mod road;

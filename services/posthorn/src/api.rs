@@ -24,6 +24,25 @@ impl Api {
         self.call(self.client()?.get(self.url(path, query)?)).await
     }
 
+    /// All items of a list, page by page.
+    pub async fn all(&self, path: &str, query: &[(&str, &str)]) -> Result<Vec<Value>, CliError> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut query = query.to_vec();
+            query.push(("limit", "200"));
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let mut page = self.get(path, &query).await?;
+            if let Value::Array(data) = page["data"].take() {
+                items.extend(data);
+            }
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => return Ok(items),
+            }
+        }
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
         self.call(self.client()?.post(self.url(path, &[])?).body(body.to_string())).await
     }

@@ -91,28 +91,14 @@ impl Demo {
         id(created)
     }
 
-    /// The first item of a list, over all its pages, for which `holds` is true.
+    /// The first item of a list for which `holds` is true.
     async fn find(
         &self,
         path: &str,
         query: &[(&str, &str)],
         holds: impl Fn(&Value) -> bool,
     ) -> Result<Option<Value>, CliError> {
-        let mut cursor: Option<String> = None;
-        loop {
-            let mut query = query.to_vec();
-            query.push(("limit", "200"));
-            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-            let page = self.api.get(path, &query).await?;
-            let found = page["data"].as_array().and_then(|items| items.iter().find(|item| holds(item)));
-            if let Some(found) = found {
-                return Ok(Some(found.clone()));
-            }
-            match page["next_cursor"].as_str() {
-                Some(next) => cursor = Some(next.to_owned()),
-                None => return Ok(None),
-            }
-        }
+        Ok(self.api.all(path, query).await?.into_iter().find(holds))
     }
 }
 

@@ -22,6 +22,10 @@ pub enum CliError {
     Store(#[from] posthorn_store::Error),
     #[error("the file is no catalogue")]
     Catalogue(#[source] serde_yaml_ng::Error),
+    #[error("the file is no deployment")]
+    Deployment(#[source] serde_yaml_ng::Error),
+    #[error("{0}")]
+    Apply(String),
     #[error("the payload is not JSON")]
     Payload(#[source] serde_json::Error),
     #[error("the secret cannot be used: {0}")]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::diff::differences;
 use crate::error::CliError;
 use crate::say;
 
@@ -51,8 +52,8 @@ struct Catalogue {
 /// One event type as a file has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    name: String,
+pub struct Entry {
+    pub name: String,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
@@ -95,40 +96,53 @@ impl Apply {
         let read = |source| CliError::File { path: self.file.clone(), source };
         let text = std::fs::read_to_string(&self.file).map_err(read)?;
         let wanted: Catalogue = serde_yaml_ng::from_str(&text).map_err(CliError::Catalogue)?;
-        let known = catalogue(&self.api, true).await?;
-        let unchanged = wanted.event_types.iter().filter(|entry| known.get(&entry.name) == Some(entry)).count();
-        let steps = plan(&known, &wanted.event_types, self.prune);
-        for step in &steps {
-            match step {
-                Step::Create(entry) => say(format_args!("+ {}", entry.name)),
-                Step::Update(entry, lines) => {
-                    say(format_args!("~ {}", entry.name));
-                    lines.iter().for_each(|line| say(format_args!("    {line}")));
-                }
-                Step::Delete(name) => say(format_args!("- {name}")),
-            }
-            if !self.plan {
-                self.take(step).await?;
-            }
-        }
+        let done = keep(&self.api, &wanted.event_types, self.plan, self.prune).await?;
         let verb = if self.plan { "to change" } else { "changed" };
-        say(format_args!("{} {verb}, {unchanged} as they are", steps.len()));
+        say(format_args!("{} {verb}, {} as they are", done.changed, done.unchanged));
         Ok(())
     }
+}
 
-    async fn take(&self, step: &Step) -> Result<(), CliError> {
+/// How many event types were changed, or would be, and how many were as wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Done {
+    pub changed: usize,
+    pub unchanged: usize,
+}
+
+/// Brings the catalogue in line with `wanted`, and tells of each change; only tells if it is a `plan`.
+pub async fn keep(api: &Api, wanted: &[Entry], is_plan: bool, prune: bool) -> Result<Done, CliError> {
+    let known = catalogue(api, true).await?;
+    let unchanged = wanted.iter().filter(|entry| known.get(&entry.name) == Some(entry)).count();
+    let steps = plan(&known, wanted, prune);
+    for step in &steps {
         match step {
-            Step::Create(entry) | Step::Update(entry, _) => {
-                let Entry { description, schema, sample, archived, .. } = entry;
-                let body = json!({
-                    "description": description, "schema": schema, "sample": sample, "archived": archived,
-                });
-                self.api.put(&path(&entry.name), &body).await?;
+            Step::Create(entry) => say(format_args!("+ event type {}", entry.name)),
+            Step::Update(entry, lines) => {
+                say(format_args!("~ event type {}", entry.name));
+                lines.iter().for_each(|line| say(format_args!("    {line}")));
             }
-            Step::Delete(name) => self.api.delete(&path(name)).await?,
+            Step::Delete(name) => say(format_args!("- event type {name}")),
         }
-        Ok(())
+        if !is_plan {
+            take(api, step).await?;
+        }
     }
+    Ok(Done { changed: steps.len(), unchanged })
+}
+
+async fn take(api: &Api, step: &Step) -> Result<(), CliError> {
+    match step {
+        Step::Create(entry) | Step::Update(entry, _) => {
+            let Entry { description, schema, sample, archived, .. } = entry;
+            let body = json!({
+                "description": description, "schema": schema, "sample": sample, "archived": archived,
+            });
+            api.put(&path(&entry.name), &body).await?;
+        }
+        Step::Delete(name) => api.delete(&path(name)).await?,
+    }
+    Ok(())
 }
 
 fn path(name: &str) -> String {
@@ -138,24 +152,15 @@ fn path(name: &str) -> String {
 /// The catalogue as it is, by name.
 async fn catalogue(api: &Api, archived: bool) -> Result<BTreeMap<String, Entry>, CliError> {
     let mut known = BTreeMap::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let mut query = vec![("limit", "200"), ("archived", if archived { "true" } else { "false" })];
-        query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
-        let page = api.get("/v1/event-types", &query).await?;
-        for entry in page["data"].as_array().into_iter().flatten() {
-            let mut entry = entry.clone();
-            if let Some(fields) = entry.as_object_mut() {
-                fields.retain(|name, _| !["created_at", "updated_at"].contains(&name.as_str()));
-            }
-            let entry: Entry = serde_json::from_value(entry)?;
-            known.insert(entry.name.clone(), entry);
+    let archived = if archived { "true" } else { "false" };
+    for mut entry in api.all("/v1/event-types", &[("archived", archived)]).await? {
+        if let Some(fields) = entry.as_object_mut() {
+            fields.retain(|name, _| !["created_at", "updated_at"].contains(&name.as_str()));
         }
-        match page["next_cursor"].as_str() {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => return Ok(known),
-        }
+        let entry: Entry = serde_json::from_value(entry)?;
+        known.insert(entry.name.clone(), entry);
     }
+    Ok(known)
 }
 
 /// What has to be done, in the order of the file; deletions last.
@@ -165,7 +170,7 @@ fn plan(known: &BTreeMap<String, Entry>, wanted: &[Entry], prune: bool) -> Vec<S
         .filter_map(|entry| match known.get(&entry.name) {
             None => Some(Step::Create(entry.clone())),
             Some(before) if before == entry => None,
-            Some(before) => Some(Step::Update(entry.clone(), differences(before, entry))),
+            Some(before) => Some(Step::Update(entry.clone(), differences(&value(before), &value(entry)))),
         })
         .collect();
     if prune {
@@ -175,44 +180,8 @@ fn plan(known: &BTreeMap<String, Entry>, wanted: &[Entry], prune: bool) -> Vec<S
     steps
 }
 
-/// What differs, as `pointer: before → after`; the first twenty.
-fn differences(before: &Entry, after: &Entry) -> Vec<String> {
-    const SHOWN: usize = 20;
-    let value = |entry: &Entry| serde_json::to_value(entry).unwrap_or_default();
-    let mut lines = Vec::new();
-    compare("", &value(before), &value(after), &mut lines);
-    if lines.len() > SHOWN {
-        let more = lines.len() - SHOWN;
-        lines.truncate(SHOWN);
-        lines.push(format!("and {more} more"));
-    }
-    lines
-}
-
-fn compare(pointer: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
-    match (before, after) {
-        (Value::Object(old), Value::Object(new)) => {
-            let absent = Value::Null;
-            let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-            names.sort();
-            names.dedup();
-            for name in names {
-                let below = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
-                compare(&below, old.get(name).unwrap_or(&absent), new.get(name).unwrap_or(&absent), lines);
-            }
-        }
-        _ if before != after => lines.push(format!("{pointer}: {} → {}", short(before), short(after))),
-        _ => {}
-    }
-}
-
-fn short(value: &Value) -> String {
-    const CHARACTERS: usize = 60;
-    let text = value.to_string();
-    if text.chars().count() <= CHARACTERS {
-        return text;
-    }
-    text.chars().take(CHARACTERS).chain(['…']).collect()
+fn value(entry: &Entry) -> Value {
+    serde_json::to_value(entry).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! Everything but `migrate` and `keys` goes through the same HTTP surface as everybody else's programs.
 
 mod api;
+mod apply;
 mod bench;
 mod demo;
+mod diff;
 mod dlq;
 mod error;
 mod event_types;
@@ -41,6 +43,8 @@ enum Command {
     /// Look at dead letters and set them going again.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// Keep tenants, sources, event types and subscriptions as a file says them; safe to repeat.
+    Apply(apply::Apply),
     /// Keep the catalogue of event types as a file says it.
     #[command(subcommand)]
     EventTypes(event_types::EventTypes),
@@ -78,6 +82,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Send(send) => send.run().await,
         Command::Receive(receive) => receive.run().await,
         Command::Dlq(dlq) => dlq.run().await,
+        Command::Apply(apply) => apply.run().await,
         Command::EventTypes(event_types) => event_types.run().await,
         Command::Keys(keys) => keys.run().await,
         Command::Demo(demo) => demo.run().await,

@@ -42,7 +42,11 @@ c AS (
 ),
 s AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, failed)
-    SELECT tenant_id, subscription_id, date_trunc('hour', $5::timestamptz), event_type, 0, 1 FROM d
+    SELECT l.tenant_id, l.subscription_id, date_trunc('hour', $5::timestamptz), d.event_type, 0, 1
+    FROM d CROSS JOIN LATERAL (VALUES
+        (d.tenant_id, d.subscription_id), (d.tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+        ('ffffffff-ffff-ffff-ffff-ffffffffffff', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    ) AS l (tenant_id, subscription_id) ORDER BY 1, 2
     ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE SET failed = s.failed + 1
 )
 INSERT INTO dead_letters (id, fingerprint, reason, delivery_id, subscription_id, event_id, tenant_id, generation, error, died_at)

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
+use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{self, AttemptId, DeliveryId, EventId, SubscriptionId, TenantId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::error::readable;
 use crate::page::{Page, Span};
+use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
 /// A delivery about to be.
@@ -166,21 +168,26 @@ a AS (
                          $20::timestamptz[], $21::int[], $22::int[], $23::text[], $27::text[], $28::text[], $29::jsonb[], $30::jsonb[])
     ON CONFLICT (id) DO NOTHING RETURNING tenant_id, subscription_id, response_time_ms, error
 ),
--- Counts, sorted: recorders that count in the same rows must not deadlock.
+-- Counts of each subscription, each tenant and all; sorted, since recorders that count in the same rows must not deadlock.
 ds AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
-    SELECT tenant_id, subscription_id, date_trunc('hour', $24::timestamptz), event_type, $31::smallint,
+    SELECT coalesce(tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+           coalesce(subscription_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+           date_trunc('hour', $24::timestamptz), event_type, $31::smallint,
            count(*) FILTER (WHERE state = 'delivered'), count(*) FILTER (WHERE state = 'dead')
-    FROM d WHERE state IN ('delivered', 'dead') GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    FROM d WHERE state IN ('delivered', 'dead')
+    GROUP BY GROUPING SETS ((tenant_id, subscription_id, event_type), (tenant_id, event_type), (event_type)) ORDER BY 1, 2, 4
     ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE
     SET delivered = s.delivered + excluded.delivered, failed = s.failed + excluded.failed
 ),
 ats AS (
     INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
-    SELECT tenant_id, subscription_id, date_trunc('hour', $24::timestamptz),
-           ceil(ln(response_time_ms + 1) / ln(1.1))::smallint, $31::smallint,
+    SELECT coalesce(tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+           coalesce(subscription_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+           date_trunc('hour', $24::timestamptz), bucket, $31::smallint,
            count(*), count(error), sum(response_time_ms)
-    FROM a GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    FROM (SELECT *, ceil(ln(response_time_ms + 1) / ln(1.1))::smallint AS bucket FROM a) b
+    GROUP BY GROUPING SETS ((tenant_id, subscription_id, bucket), (tenant_id, bucket), (bucket)) ORDER BY 1, 2, 4
     ON CONFLICT (tenant_id, subscription_id, hour, bucket, shard) DO UPDATE
     SET attempts = s.attempts + excluded.attempts, failed = s.failed + excluded.failed, millis = s.millis + excluded.millis
 ),
@@ -376,8 +383,8 @@ pub struct Filter {
     pub subscription_id: Option<SubscriptionId>,
     pub event_id: Option<EventId>,
     pub state: Option<State>,
-    /// Patterns for LIKE.
-    pub event_types: Vec<String>,
+    /// None are all.
+    pub event_types: Vec<Pattern>,
     pub span: Span,
 }
 
@@ -389,26 +396,33 @@ const FROM: &str = "deliveries d LEFT JOIN subscriptions s ON s.id = d.subscript
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Delivery>> {
     let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("d.tenant_id = $1", *tenant.as_uuid()),
-        None => ("$1::uuid IS NOT NULL", Uuid::nil()),
+        Some(tenant) => ("d.tenant_id = $1", Some(*tenant.as_uuid())),
+        None => ("$1::uuid IS NULL", None),
     };
     let (narrowed, subscription) = match &filter.subscription_id {
-        Some(subscription) => ("d.subscription_id = $2", *subscription.as_uuid()),
-        None => ("$2::uuid IS NOT NULL", Uuid::nil()),
+        Some(subscription) => ("d.subscription_id = $2", Some(*subscription.as_uuid())),
+        None => ("$2::uuid IS NULL", None),
     };
+    // In the text, since a state has an index of its own where it is rare.
+    let state = filter.state.map(|state| format!("AND d.state = '{}'", state.as_str())).unwrap_or_default();
     // A delivery shares the millisecond of its event.
     let mut span = filter.span;
     if let Some(event) = &filter.event_id {
         let (from, to) = millisecond(event.time());
         span = Span { from: span.from.max(from), to: span.to.min(to) };
     }
+    let is_short = filter.event_id.is_some() || filter.state.is_some_and(|state| state != State::Delivered);
+    let types = if is_short {
+        Types::like(&filter.event_types)
+    } else {
+        Types::find(db, "deliveries", tenant, &filter.event_types).await?
+    };
+    let conditions = format!(
+        "{scope} AND {narrowed} {state} AND d.id < $3 AND d.id >= $4 AND d.id < $5 AND ($6::uuid IS NULL OR d.event_id = $6)"
+    );
     let sql = format!(
-        "SELECT {COLUMNS} FROM {FROM}
-         WHERE {scope} AND {narrowed} AND d.id < $3 AND d.id >= $4 AND d.id < $5
-           AND ($6::text IS NULL OR d.state = $6)
-           AND (cardinality($7::text[]) = 0 OR d.event_type LIKE ANY ($7))
-           AND ($8::uuid IS NULL OR d.event_id = $8)
-         ORDER BY d.id DESC LIMIT $9"
+        "SELECT {COLUMNS} FROM {} LEFT JOIN subscriptions s ON s.id = d.subscription_id ORDER BY d.id DESC LIMIT $8",
+        types.newest("deliveries", "d", &conditions, 7, 8),
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db
@@ -420,9 +434,8 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
                 &page.before(),
                 &span.from,
                 &span.to,
-                &filter.state.map(State::as_str),
-                &filter.event_types,
                 &filter.event_id.map(|id| *id.as_uuid()),
+                &types.texts(),
                 &page.fetch(),
             ],
         )

@@ -1,7 +1,7 @@
 //! What was delivered and what died, and how long attempts took, counted by the hour.
 //!
 //! The statement that records attempts counts them ([`crate::deliveries::record`]), so the numbers are
-//! exact, and reading them scans no history.
+//! exact, and reading them scans no history: each is counted for its subscription, its tenant and all.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use uuid::Uuid;
 
-use crate::{GenericClient, Result};
+use crate::{EVERY, GenericClient, Result};
 
 /// Whose deliveries are counted.
 #[derive(Clone, Copy, Debug)]
@@ -51,20 +51,18 @@ impl DeliveryStats {
 
 /// Counts from the hour in which `since` lies.
 pub async fn of(db: &impl GenericClient, scope: Scope, since: Timestamp) -> Result<DeliveryStats> {
-    // A text for each, so that each uses its index.
-    let (narrowed, tenant, subscription) = match scope {
-        Scope::All => ("$1::uuid IS NULL AND $2::uuid IS NULL", None, None),
-        Scope::Tenant(tenant) => ("tenant_id = $1 AND $2::uuid IS NULL", Some(tenant), None),
-        Scope::Subscription(tenant, subscription) => {
-            ("tenant_id = $1 AND subscription_id = $2", Some(tenant), Some(subscription))
-        }
+    let (tenant, subscription) = match scope {
+        Scope::All => (EVERY, EVERY),
+        Scope::Tenant(tenant) => (*tenant.as_uuid(), EVERY),
+        Scope::Subscription(tenant, subscription) => (*tenant.as_uuid(), *subscription.as_uuid()),
     };
-    let (tenant, subscription) = (tenant.map(|id| *id.as_uuid()), subscription.map(|id| *id.as_uuid()));
-    let sql = format!(
-        "SELECT event_type, sum(delivered)::bigint, sum(failed)::bigint FROM delivery_stats
-         WHERE {narrowed} AND hour >= date_trunc('hour', $3::timestamptz) GROUP BY event_type"
-    );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = db
+        .prepare_cached(
+            "SELECT event_type, sum(delivered)::bigint, sum(failed)::bigint FROM delivery_stats
+             WHERE tenant_id = $1 AND subscription_id = $2 AND hour >= date_trunc('hour', $3::timestamptz)
+             GROUP BY event_type",
+        )
+        .await?;
     let mut stats = DeliveryStats::default();
     for row in db.query(&statement, &[&tenant, &subscription, &since]).await? {
         let ends = Ends { delivered: row.get(1), failed: row.get(2) };
@@ -72,11 +70,13 @@ pub async fn of(db: &impl GenericClient, scope: Scope, since: Timestamp) -> Resu
         stats.failed += ends.failed;
         stats.by_event_type.insert(row.get(0), ends);
     }
-    let sql = format!(
-        "SELECT bucket, sum(attempts)::bigint, sum(failed)::bigint, sum(millis)::bigint FROM attempt_stats
-         WHERE {narrowed} AND hour >= date_trunc('hour', $3::timestamptz) GROUP BY bucket ORDER BY bucket"
-    );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = db
+        .prepare_cached(
+            "SELECT bucket, sum(attempts)::bigint, sum(failed)::bigint, sum(millis)::bigint FROM attempt_stats
+             WHERE tenant_id = $1 AND subscription_id = $2 AND hour >= date_trunc('hour', $3::timestamptz)
+             GROUP BY bucket ORDER BY bucket",
+        )
+        .await?;
     let mut buckets: Vec<(i16, i64)> = Vec::new();
     let mut millis = 0;
     for row in db.query(&statement, &[&tenant, &subscription, &since]).await? {
@@ -118,6 +118,37 @@ pub async fn backlog(db: &impl GenericClient, subscription: SubscriptionId) -> R
         .await?;
     let row = db.query_one(&statement, &[subscription.as_uuid()]).await?;
     Ok((row.get(0), row.get(1)))
+}
+
+const MERGE_ENDS: &str = "
+WITH g AS (
+    DELETE FROM delivery_stats WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM delivery_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING *
+)
+INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
+SELECT tenant_id, subscription_id, hour, event_type, 0, sum(delivered), sum(failed)
+FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE
+SET delivered = s.delivered + excluded.delivered, failed = s.failed + excluded.failed";
+
+const MERGE_ATTEMPTS: &str = "
+WITH g AS (
+    DELETE FROM attempt_stats WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM attempt_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING *
+)
+INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
+SELECT tenant_id, subscription_id, hour, bucket, 0, sum(attempts), sum(failed), sum(millis)
+FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+ON CONFLICT (tenant_id, subscription_id, hour, bucket, shard) DO UPDATE
+SET attempts = s.attempts + excluded.attempts, failed = s.failed + excluded.failed, millis = s.millis + excluded.millis";
+
+/// Puts the shards of hours before `before` into one row each, at most `limit` rows of each table at once.
+/// Returns whether there may be more.
+pub async fn merge(db: &impl GenericClient, before: Timestamp, limit: i64) -> Result<bool> {
+    let ends = crate::merge(db, MERGE_ENDS, before, limit).await?;
+    Ok(crate::merge(db, MERGE_ATTEMPTS, before, limit).await? || ends)
 }
 
 /// Forgets the hours before `before`.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthorn_core::event_type::EventType;
+use posthorn_core::event_type::{EventType, Pattern};
 use posthorn_core::id::{EventId, SourceId, TenantId};
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::routing::{Route, Routing};
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::error::readable;
 use crate::page::{Page, Span};
+use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
 /// A verified request that may be a new event.
@@ -152,12 +153,14 @@ e AS (
            occurred_at, received_at, headers, content_type, traceparent, body, schema_violation FROM r
 ),
 o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $19) FROM r),
--- Sorted as the dedup keys are, and for the same reason.
+-- Of each tenant, nil for none, and of all. Sorted as the dedup keys are, and for the same reason.
 s AS (
     INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, schema_violations, last_received_at)
-    SELECT coalesce(tenant, '00000000-0000-0000-0000-000000000000'), source_id, date_trunc('hour', received_at), event_type,
-           $20::smallint, count(*), count(schema_violation), max(received_at)
-    FROM r GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    SELECT CASE WHEN grouping(tenant) = 1 THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+                ELSE coalesce(tenant, '00000000-0000-0000-0000-000000000000') END,
+           source_id, hour, event_type, $20::smallint, count(*), count(schema_violation), max(received_at)
+    FROM (SELECT *, date_trunc('hour', received_at) AS hour FROM r) t
+    GROUP BY GROUPING SETS ((tenant, source_id, hour, event_type), (source_id, hour, event_type)) ORDER BY 1, 2, 3, 4
     ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE
     SET received = s.received + excluded.received, schema_violations = s.schema_violations + excluded.schema_violations,
         last_received_at = greatest(s.last_received_at, excluded.last_received_at)
@@ -239,9 +242,11 @@ f AS (
 u AS (UPDATE events e SET duplicates = e.duplicates + f.n FROM f WHERE e.id = f.event_id),
 s AS (
     INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, duplicates)
-    SELECT coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000'), e.source_id, date_trunc('hour', now()), e.event_type,
-           $2::smallint, sum(f.n)
-    FROM f JOIN events e ON e.id = f.event_id GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    SELECT CASE WHEN grouping(e.tenant_id) = 1 THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+                ELSE coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') END,
+           e.source_id, date_trunc('hour', now()), e.event_type, $2::smallint, sum(f.n)
+    FROM f JOIN events e ON e.id = f.event_id
+    GROUP BY GROUPING SETS ((e.tenant_id, e.source_id, e.event_type), (e.source_id, e.event_type)) ORDER BY 1, 2, 4
     ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE SET duplicates = s.duplicates + excluded.duplicates
 )
 SELECT dedup_key, event_id FROM f";
@@ -393,53 +398,54 @@ pub struct WholeEvent {
     pub body: Bytes,
 }
 
+/// How a list names a source.
+#[derive(Clone, Debug)]
+pub enum SourceName {
+    /// As it was when the event came.
+    Slug(String),
+    Id(SourceId),
+}
+
 /// What a list of events is narrowed to.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// `None` is the operator's view of everything.
     pub tenant_id: Option<TenantId>,
-    /// Patterns for LIKE.
-    pub event_types: Vec<String>,
-    /// A slug or an id.
-    pub source: Option<String>,
+    /// None are all.
+    pub event_types: Vec<Pattern>,
+    pub source: Option<SourceName>,
     /// Only those whose tenant is unknown.
     pub unrouted: bool,
     pub span: Span,
 }
 
-const COLUMNS: &str = "id, tenant_id, audience, source_id, event_type, occurred_at, received_at, duplicates,
-                       schema_violation";
+const COLUMNS: &str = "e.id, e.tenant_id, e.audience, e.source_id, e.event_type, e.occurred_at, e.received_at,
+                       e.duplicates, e.schema_violation";
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Event>> {
-    // Two texts, since one with `$1 IS NULL OR …` could not use the tenant's index.
+    // A text for each, so that each uses its index.
     let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("tenant_id = $1", *tenant.as_uuid()),
-        None => ("$1::uuid IS NOT NULL", Uuid::nil()),
+        Some(tenant) => ("e.tenant_id = $1", Some(*tenant.as_uuid())),
+        None => ("$1::uuid IS NULL", None),
     };
-    let unrouted = if filter.unrouted { "AND audience = 'unrouted'" } else { "" };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM events
-         WHERE {scope} {unrouted} AND id < $2 AND id >= $3 AND id < $4
-           AND (cardinality($5::text[]) = 0 OR event_type LIKE ANY ($5))
-           AND ($6::text IS NULL OR source_slug = $6 OR source_id = $7)
-         ORDER BY id DESC LIMIT $8"
-    );
-    let source_id = filter.source.as_deref().and_then(|s| s.parse::<SourceId>().ok()).map(|id| *id.as_uuid());
+    let unrouted = if filter.unrouted { "AND e.audience = 'unrouted'" } else { "" };
+    let (source, slug, source_id) = match &filter.source {
+        None => ("$5::text IS NULL AND $6::uuid IS NULL", None, None),
+        Some(SourceName::Slug(slug)) => ("e.source_slug = $5 AND $6::uuid IS NULL", Some(slug), None),
+        Some(SourceName::Id(id)) => ("e.source_id = $6 AND $5::text IS NULL", None, Some(*id.as_uuid())),
+    };
+    let types = if filter.unrouted {
+        Types::like(&filter.event_types)
+    } else {
+        Types::find(db, "events", tenant, &filter.event_types).await?
+    };
+    let conditions = format!("{scope} {unrouted} AND e.id < $2 AND e.id >= $3 AND e.id < $4 AND {source}");
+    let sql =
+        format!("SELECT {COLUMNS} FROM {} ORDER BY e.id DESC LIMIT $8", types.newest("events", "e", &conditions, 7, 8));
     let statement = db.prepare_cached(&sql).await?;
+    let (span, before) = (filter.span, page.before());
     let rows = db
-        .query(
-            &statement,
-            &[
-                &tenant,
-                &page.before(),
-                &filter.span.from,
-                &filter.span.to,
-                &filter.event_types,
-                &filter.source,
-                &source_id,
-                &page.fetch(),
-            ],
-        )
+        .query(&statement, &[&tenant, &before, &span.from, &span.to, &slug, &source_id, &types.texts(), &page.fetch()])
         .await?;
     rows.iter().map(event).collect()
 }
@@ -448,7 +454,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId) -> Result<Option<WholeEvent>> {
     let statement = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS}, source_slug, headers, content_type, body FROM events
+            "SELECT {COLUMNS}, e.source_slug, e.headers, e.content_type, e.body FROM events e
              WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast')"
         ))
         .await?;

@@ -28,6 +28,10 @@ pub mod source_stats;
 pub mod sources;
 pub mod subscriptions;
 pub mod tenants;
+mod type_filter;
+
+use jiff::Timestamp;
+use uuid::Uuid;
 
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
 pub use error::{Error, Result};
@@ -39,4 +43,14 @@ const STATS_SHARDS: i16 = 16;
 /// The row of its hour in which one statement counts.
 fn stats_shard() -> i16 {
     rand::random_range(0..STATS_SHARDS)
+}
+
+/// In counts, in the place of a tenant, a subscription or a source: all of them.
+const EVERY: Uuid = Uuid::max();
+
+/// Runs a statement that merges the shards of hours before `before`. Counts stay what they are, since the
+/// rows go and their sum comes at once. Returns whether there may be more than the `limit`.
+async fn merge(db: &impl GenericClient, statement: &str, before: Timestamp, limit: i64) -> Result<bool> {
+    // Each row that went is at most one that came.
+    Ok(db.execute(statement, &[&before, &limit]).await? > 0)
 }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SecretId, SourceId, TenantId};
 use uuid::Uuid;
 
-use crate::{GenericClient, Result};
+use crate::{EVERY, GenericClient, Result};
 
 /// A source's counts over a time.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +43,12 @@ pub async fn of_source(db: &impl GenericClient, source: SourceId, since: Timesta
         .prepare_cached(
             "SELECT event_type, sum(received)::bigint, sum(duplicates)::bigint, sum(schema_violations)::bigint,
                     max(last_received_at)
-             FROM event_stats WHERE source_id = $1 AND hour >= date_trunc('hour', $2::timestamptz) GROUP BY event_type",
+             FROM event_stats WHERE tenant_id = $3 AND source_id = $1 AND hour >= date_trunc('hour', $2::timestamptz)
+             GROUP BY event_type",
         )
         .await?;
     let mut stats = SourceStats::default();
-    for row in db.query(&statement, &[source.as_uuid(), &since]).await? {
+    for row in db.query(&statement, &[source.as_uuid(), &since, &EVERY]).await? {
         let received: i64 = row.get(1);
         stats.received += received;
         stats.duplicates += row.get::<_, i64>(2);
@@ -81,14 +82,15 @@ pub struct Received {
 
 /// What was accepted for `tenant`, or for everybody, from the hour in which `since` lies.
 pub async fn received(db: &impl GenericClient, tenant: Option<TenantId>, since: Timestamp) -> Result<Received> {
-    let narrowed = tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
-    let sql = format!(
-        "SELECT source_id, event_type, sum(received)::bigint, sum(duplicates)::bigint FROM event_stats
-         WHERE {narrowed} AND hour >= date_trunc('hour', $2::timestamptz) GROUP BY source_id, event_type"
-    );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = db
+        .prepare_cached(
+            "SELECT source_id, event_type, sum(received)::bigint, sum(duplicates)::bigint FROM event_stats
+             WHERE tenant_id = $1 AND hour >= date_trunc('hour', $2::timestamptz) GROUP BY source_id, event_type",
+        )
+        .await?;
     let mut all = Received::default();
-    for row in db.query(&statement, &[&tenant.map(|id| *id.as_uuid()), &since]).await? {
+    let tenant = tenant.map_or(EVERY, |id| *id.as_uuid());
+    for row in db.query(&statement, &[&tenant, &since]).await? {
         let count: i64 = row.get(2);
         all.total += count;
         all.duplicates += row.get::<_, i64>(3);
@@ -160,6 +162,27 @@ pub async fn count_matches(db: &impl GenericClient, matches: &[Matches]) -> Resu
         .await?;
     db.execute(&statement, &[&secrets, &counts, &last]).await?;
     Ok(())
+}
+
+const MERGE: &str = "
+WITH g AS (
+    DELETE FROM event_stats WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM event_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
+    RETURNING *
+)
+INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, duplicates, schema_violations,
+                              last_received_at)
+SELECT tenant_id, source_id, hour, event_type, 0, sum(received), sum(duplicates), sum(schema_violations), max(last_received_at)
+FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE
+SET received = s.received + excluded.received, duplicates = s.duplicates + excluded.duplicates,
+    schema_violations = s.schema_violations + excluded.schema_violations,
+    last_received_at = greatest(s.last_received_at, excluded.last_received_at)";
+
+/// Puts the shards of hours before `before` into one row each, at most `limit` rows at once. Returns whether
+/// there may be more.
+pub async fn merge(db: &impl GenericClient, before: Timestamp, limit: i64) -> Result<bool> {
+    crate::merge(db, MERGE, before, limit).await
 }
 
 /// Forgets the hours before `before`.

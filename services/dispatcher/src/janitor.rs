@@ -54,6 +54,10 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     let days = Duration::from_secs(u64::try_from(settings.keep_stats_days).unwrap_or_default() * 86_400);
     source_stats::drop_old(&client, earlier(now, days)).await?;
     delivery_stats::drop_old(&client, earlier(now, days)).await?;
+    // Whoever counts in an hour that is over does so within minutes.
+    let over = earlier(now, Duration::from_secs(2 * 3600));
+    while source_stats::merge(&client, over, settings.merge_batch).await? {}
+    while delivery_stats::merge(&client, over, settings.merge_batch).await? {}
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
     while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch).await? {

@@ -108,6 +108,8 @@ pub struct Janitor {
     pub rejected_bytes_per_source: i64,
     /// Days for which counts by the hour are kept.
     pub keep_stats_days: i64,
+    /// Rows of counts that are merged at once, when their hour is over.
+    pub merge_batch: i64,
     /// Rows of a deleted tenant that are erased at once.
     pub erase_batch: i64,
 }

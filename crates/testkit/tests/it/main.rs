@@ -5,6 +5,8 @@
 
 mod broker;
 mod cors;
+mod counts;
+mod lists;
 mod record;
 mod reseal;
 mod road;

@@ -20,15 +20,15 @@ use posthorn_store::{Client, subscriptions, tenants};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     whole_micros(Timestamp::now())
 }
 
-fn secs(secs: u64) -> Duration {
+pub fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-fn event(key: &str, received_at: Timestamp) -> NewEvent {
+pub fn event(key: &str, received_at: Timestamp) -> NewEvent {
     let source = SourceId::from_uuid(Uuid::from_u128(9));
     NewEvent {
         id: EventId::new(received_at, Uuid::new_v4().as_bytes()[..10].try_into().unwrap()),
@@ -124,7 +124,7 @@ async fn the_relay_gets_what_was_accepted_until_it_is_settled() {
 }
 
 /// A tenant's subscription in the record.
-async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
+pub async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
     let entropy = |uuid: Uuid| uuid.as_bytes()[..10].try_into().unwrap();
     let tenant_id = TenantId::new(now(), entropy(Uuid::new_v4()));
     let tenant = Tenant { id: tenant_id, name: "acme".into(), external_id: None, created_at: now(), updated_at: now() };
@@ -154,7 +154,7 @@ async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
     (tenant_id, id)
 }
 
-fn delivery(
+pub fn delivery(
     tenant_id: TenantId,
     subscription_id: SubscriptionId,
     held: Option<HeldReason>,
@@ -172,7 +172,7 @@ fn delivery(
     }
 }
 
-fn report(delivery: &NewDelivery, attempt: u32, next: Next) -> Report {
+pub fn report(delivery: &NewDelivery, attempt: u32, next: Next) -> Report {
     Report {
         id: delivery.id,
         subscription_id: delivery.subscription_id,

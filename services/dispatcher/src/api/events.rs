@@ -13,7 +13,7 @@ use posthorn_core::routing::Route;
 use posthorn_core::subscription::{Audience, EventFacts};
 use posthorn_core::time::Rfc3339;
 use posthorn_store::deliveries::{self, Delivery, NewDelivery};
-use posthorn_store::events::{self, Assigned, Event, Filter, WholeEvent};
+use posthorn_store::events::{self, Assigned, Event, Filter, SourceName, WholeEvent};
 use posthorn_store::page::Page;
 use posthorn_store::snapshot::Entry;
 use posthorn_store::{Error, GenericClient, sources, subscriptions, tenants};
@@ -69,10 +69,10 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let known = ["tenant_id", "event_type", "source", "routed", "from", "to", "limit", "cursor"];
     let params = Params::of(&request, &known)?;
     let page = params.page()?;
-    let source = params.text("source").map(str::to_owned);
-    if source.as_deref().is_some_and(|source| !is_source_name(source)) {
-        return Err(ApiError::field("source", "a source's slug or id"));
-    }
+    let source = match params.text("source") {
+        Some(source) if !is_source_name(source) => return Err(ApiError::field("source", "a source's slug or id")),
+        source => source.map(|text| text.parse().map_or_else(|_| SourceName::Slug(text.to_owned()), SourceName::Id)),
+    };
     let unrouted = match params.text("routed") {
         None => false,
         Some("unrouted") => true,

@@ -87,28 +87,15 @@ impl Params {
         seconds.ok_or_else(|| ApiError::field("window_seconds", format!("a whole number from 1 to {MOST}")))
     }
 
-    /// Patterns separated by commas, as patterns for LIKE.
-    pub fn event_types(&self) -> ApiResult<Vec<String>> {
+    /// Patterns separated by commas.
+    pub fn event_types(&self) -> ApiResult<Vec<Pattern>> {
         let Some(text) = self.text("event_type") else { return Ok(Vec::new()) };
         let patterns: Vec<&str> = text.split(',').collect();
         if patterns.len() > 20 {
             return Err(ApiError::field("event_type", "at most 20 patterns"));
         }
-        patterns
-            .into_iter()
-            .map(|pattern| {
-                let pattern = Pattern::parse(pattern).map_err(|e| ApiError::field("event_type", e.to_string()))?;
-                Ok(like(&pattern))
-            })
-            .collect()
-    }
-}
-
-fn like(pattern: &Pattern) -> String {
-    let escaped = pattern.to_string().replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
-    match pattern {
-        Pattern::Exact(_) => escaped,
-        Pattern::Below(_) | Pattern::All => escaped.replace('*', "%"),
+        let parsed = patterns.into_iter().map(Pattern::parse);
+        parsed.map(|pattern| pattern.map_err(|error| ApiError::field("event_type", error.to_string()))).collect()
     }
 }
 

@@ -1,0 +1,131 @@
+//! Which event types a list is narrowed to.
+//!
+//! A list shows the newest rows of some types. Looked for in the order of ids, a rare type would be
+//! found only after reading all that came since; so each type is looked up by itself, in an index on
+//! type and id, and the newest of all are taken.
+
+use posthorn_core::event_type::Pattern;
+use uuid::Uuid;
+
+use crate::{GenericClient, Result};
+
+/// More types than this are not looked up one by one: so many are hardly rare all together.
+const MOST: i64 = 200;
+
+/// What a list's patterns mean in a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Types {
+    All,
+    /// Each of them is looked up by itself. May be empty.
+    These(Vec<String>),
+    /// Patterns for LIKE, for what is found otherwise.
+    Like(Vec<String>),
+}
+
+impl Types {
+    /// Finds the types in `table`, `events` or `deliveries`, of this tenant or of all, that the patterns mean.
+    /// No patterns mean all.
+    pub async fn find(
+        db: &impl GenericClient,
+        table: &'static str,
+        tenant: Option<Uuid>,
+        patterns: &[Pattern],
+    ) -> Result<Self> {
+        let Self::Like(like) = Self::like(patterns) else { return Ok(Self::All) };
+        let mut names = Vec::new();
+        for pattern in patterns {
+            match pattern {
+                Pattern::All => return Ok(Self::All),
+                Pattern::Exact(name) => names.push(name.to_string()),
+                Pattern::Below(prefix) => names.extend(below(db, table, tenant, prefix).await?),
+            }
+        }
+        names.sort();
+        names.dedup();
+        let few = i64::try_from(names.len()).is_ok_and(|count| count <= MOST);
+        Ok(if few { Self::These(names) } else { Self::Like(like) })
+    }
+
+    /// The same without looking, for lists that are short for another reason.
+    pub fn like(patterns: &[Pattern]) -> Self {
+        if patterns.is_empty() || patterns.contains(&Pattern::All) {
+            return Self::All;
+        }
+        let escaped = |text: &str| text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
+        let like = |pattern: &Pattern| match pattern {
+            Pattern::Exact(name) => escaped(name.as_str()),
+            Pattern::Below(prefix) => format!("{}%", escaped(prefix)),
+            Pattern::All => "%".to_owned(),
+        };
+        Self::Like(patterns.iter().map(like).collect())
+    }
+
+    /// The texts that the statement takes as `$n`, whichever way [`Self::newest`] puts it.
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::All => &[],
+            Self::These(texts) | Self::Like(texts) => texts,
+        }
+    }
+
+    /// The `FROM` item `alias`: the newest rows, at most `$limit`, of `table` that fulfil `conditions` and are
+    /// of these types, whose texts are `$texts`.
+    pub fn newest(&self, table: &str, alias: &str, conditions: &str, texts: u8, limit: u8) -> String {
+        let newest = |condition: &str| {
+            format!(
+                "(SELECT * FROM {table} {alias} WHERE {conditions} AND {condition} ORDER BY {alias}.id DESC LIMIT ${limit}) {alias}"
+            )
+        };
+        match self {
+            Self::All => newest(&format!("${texts}::text[] IS NOT NULL")),
+            Self::Like(_) => newest(&format!("{alias}.event_type LIKE ANY (${texts}::text[])")),
+            Self::These(_) => {
+                let of_one = newest(&format!("{alias}.event_type COLLATE \"C\" = named.event_type"));
+                format!("unnest(${texts}::text[]) AS named (event_type) CROSS JOIN LATERAL {of_one}")
+            }
+        }
+    }
+}
+
+/// The types in `table` that begin with `prefix`, which ends in a dot: one step in the index for each.
+async fn below(
+    db: &impl GenericClient,
+    table: &'static str,
+    tenant: Option<Uuid>,
+    prefix: &str,
+) -> Result<Vec<String>> {
+    let scope = tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let next = |from: &str| {
+        format!(
+            "(SELECT event_type FROM {table} WHERE {scope} AND event_type COLLATE \"C\" {from} AND event_type COLLATE \"C\" < $3
+              ORDER BY event_type COLLATE \"C\" LIMIT 1)"
+        )
+    };
+    let sql = format!(
+        "WITH RECURSIVE t (event_type) AS (
+             SELECT {} UNION ALL SELECT {} FROM t WHERE t.event_type IS NOT NULL
+         )
+         SELECT event_type FROM t WHERE event_type IS NOT NULL LIMIT $4",
+        next(">= $2"),
+        next("> t.event_type"),
+    );
+    // The character behind the dot: in this order it is the end of all that begins with the prefix.
+    let end = format!("{}/", prefix.trim_end_matches('.'));
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db.query(&statement, &[&tenant, &prefix, &end, &(MOST + 1)]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_for_like_mean_what_the_patterns_mean() {
+        let like =
+            |texts: &[&str]| Types::like(&texts.iter().map(|text| Pattern::parse(text).unwrap()).collect::<Vec<_>>());
+        assert_eq!(like(&[]), Types::All);
+        assert_eq!(like(&["invoice.paid", "*"]), Types::All);
+        assert_eq!(like(&["in_voice.*", "a_b"]), Types::Like(vec!["in\\_voice.%".into(), "a\\_b".into()]));
+    }
+}

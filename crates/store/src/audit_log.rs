@@ -13,7 +13,7 @@ use crate::{GenericClient, Result};
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub id: AuditEntryId,
-    /// `operator`, or the id of a tenant's key.
+    /// `operator`, the id of a tenant's key, or `posthorn`.
     pub actor: String,
     /// What was done, such as `update` or `rotate_secret`.
     pub action: String,
@@ -24,7 +24,8 @@ pub struct Entry {
     /// Without secrets; `None` where there was, or is, nothing.
     pub before: Option<Value>,
     pub after: Option<Value>,
-    pub request_id: String,
+    /// `None` for what Posthorn does by itself.
+    pub request_id: Option<String>,
 }
 
 impl Entry {
@@ -86,7 +87,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
 /// stays. Returns how many.
 pub async fn blank(db: &impl GenericClient, tenant: Uuid, limit: i64) -> Result<u64> {
     let sql = "UPDATE audit_log SET before = NULL, after = NULL WHERE id IN (
-                   SELECT id FROM audit_log WHERE tenant_id = $1 AND (before IS NOT NULL OR after IS NOT NULL) LIMIT $2)";
+                   SELECT id FROM audit_log WHERE tenant_id = $1 AND action <> 'erase' AND (before IS NOT NULL OR after IS NOT NULL) LIMIT $2)";
     Ok(db.execute(sql, &[&tenant, &limit]).await?)
 }
 

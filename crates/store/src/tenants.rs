@@ -1,7 +1,7 @@
 //! Tenants.
 
 use jiff::Timestamp;
-use posthorn_core::id::TenantId;
+use posthorn_core::id::{AuditEntryId, TenantId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -87,8 +87,8 @@ pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Resul
 }
 
 /// Erases up to `limit` rows of each history table of one deleted tenant, and the tenant itself when
-/// nothing is left. `None` if there is no deleted tenant; else its id and how many rows went.
-pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(TenantId, u64)>> {
+/// nothing is left, which the audit log then tells. `None` if there is no deleted tenant; else its id and how many rows went.
+pub async fn erase_some(db: &impl GenericClient, limit: i64, now: Timestamp) -> Result<Option<(TenantId, u64)>> {
     let Some(row) = db.query_opt("SELECT id FROM tenants WHERE deleted_at IS NOT NULL LIMIT 1", &[]).await? else {
         return Ok(None);
     };
@@ -97,9 +97,10 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
     for table in ["dead_letters", "rejected_requests", "deliveries", "events"] {
         // Attempts go with their deliveries: they have no index by tenant.
         let attempts = if table == "deliveries" {
-            ", a AS (DELETE FROM attempts a USING d WHERE a.delivery_id = d.id AND a.id >= d.ms AND a.id < d.next_ms)"
+            ", a AS (DELETE FROM attempts a USING d WHERE a.delivery_id = d.id AND a.id >= d.ms AND a.id < d.next_ms
+                     RETURNING a.id)"
         } else {
-            ""
+            ", a AS (SELECT FROM d WHERE false)"
         };
         let keys = if table == "events" {
             ", k AS (DELETE FROM event_dedup k USING d WHERE k.event_id = d.id AND k.dedup_key = d.dedup_key),
@@ -117,8 +118,10 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
         };
         let sql = format!(
             "WITH d AS (DELETE FROM {table} WHERE tenant_id = $1 AND id IN (
-                 SELECT id FROM {table} WHERE tenant_id = $1 LIMIT $2) RETURNING {returning}){attempts}{keys}
-             SELECT count(*) FROM d"
+                 SELECT id FROM {table} WHERE tenant_id = $1 LIMIT $2) RETURNING {returning}){attempts}{keys},
+             n AS (SELECT (SELECT count(*) FROM d) + (SELECT count(*) FROM a) AS erased),
+             t AS (UPDATE tenants SET erased_rows = erased_rows + n.erased FROM n WHERE id = $1 AND n.erased > 0)
+             SELECT erased FROM n"
         );
         let row = db.query_one(&sql, &[&id, &limit]).await?;
         erased += u64::try_from(row.get::<_, i64>(0)).unwrap_or_default();
@@ -127,7 +130,11 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64) -> Result<Option<(T
     erased += crate::audit_log::blank(db, id, limit).await?;
     erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {
-        db.execute("DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL", &[&id]).await?;
+        let sql = "WITH t AS (DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL RETURNING erased_rows)
+                   INSERT INTO audit_log (id, actor, action, resource, resource_id, tenant_id, after)
+                   SELECT $2, 'posthorn', 'erase', 'tenant', $3, $1, jsonb_build_object('rows', erased_rows) FROM t";
+        let entry = AuditEntryId::new(now, rand::random());
+        db.execute(sql, &[&id, entry.as_uuid(), &TenantId::from_uuid(id).to_string()]).await?;
     }
     Ok(Some((TenantId::from_uuid(id), erased)))
 }

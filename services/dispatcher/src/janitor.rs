@@ -60,7 +60,7 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     while delivery_stats::merge(&client, over, settings.merge_batch).await? {}
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
-    while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch).await? {
+    while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch, Timestamp::now()).await? {
         info!(tenant.id = %tenant, erased, "erased history of a deleted tenant");
     }
     Ok(())

@@ -57,7 +57,7 @@ impl Change {
             tenant_id: self.tenant_id,
             before: self.before,
             after: self.after,
-            request_id: request_id.unwrap_or_default(),
+            request_id,
         };
         Ok(audit_log::insert(db, &entry).await?)
     }
@@ -85,7 +85,7 @@ struct View {
     tenant_id: Option<TenantId>,
     before: Option<Value>,
     after: Option<Value>,
-    request_id: String,
+    request_id: Option<String>,
 }
 
 impl From<Entry> for View {

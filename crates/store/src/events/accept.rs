@@ -1,21 +1,20 @@
-//! Accepted events, the keys that make them unique, and the outbox that carries them to the broker.
+//! Verified requests become events, each once.
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use posthorn_core::event_type::{EventType, Pattern};
+use posthorn_core::event_type::EventType;
 use posthorn_core::id::{EventId, SourceId, TenantId};
 use posthorn_core::request::{Headers, RawRequest};
 use posthorn_core::routing::{Route, Routing};
 use posthorn_core::signature::Occurrence;
 use posthorn_core::subscription::Audience;
 use posthorn_core::{dedup, redact};
-use std::collections::HashMap;
-use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::{OUTBOX_HEAD_START_SECS, audience};
 use crate::error::readable;
-use crate::page::{Page, Span};
-use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
 /// A verified request that may be a new event.
@@ -114,9 +113,6 @@ pub enum Accepted {
         first: EventId,
     },
 }
-
-/// How long the accepting gateway has the outbox row to itself.
-const OUTBOX_HEAD_START_SECS: i32 = 5;
 
 const ACCEPT: &str = "
 WITH i AS (
@@ -265,271 +261,6 @@ async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid], shard: i16) ->
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Forgets outbox rows whose events the broker has.
-pub async fn relayed(db: &impl GenericClient, ids: &[EventId]) -> Result<()> {
-    let statement = db.prepare_cached("DELETE FROM outbox WHERE event_id = ANY($1)").await?;
-    db.execute(&statement, &[&uuids(ids)]).await?;
-    Ok(())
-}
-
-/// Lets any relay have the outbox rows of `ids` at once: no gateway has these events in hand.
-pub async fn relay_now(db: &impl GenericClient, ids: &[EventId]) -> Result<()> {
-    let statement = db.prepare_cached("UPDATE outbox SET due_at = now() WHERE event_id = ANY($1)").await?;
-    db.execute(&statement, &[&uuids(ids)]).await?;
-    Ok(())
-}
-
-/// What the broker is told of an event.
-#[derive(Clone, Debug)]
-pub struct Relayable {
-    pub id: EventId,
-    pub source_id: SourceId,
-    pub source_slug: String,
-    pub audience: Audience,
-    pub event_type: String,
-    pub occurred_at: Option<Timestamp>,
-    pub received_at: Timestamp,
-    pub content_type: String,
-    pub traceparent: String,
-    /// Absent when larger than asked for.
-    pub body: Option<Bytes>,
-}
-
-/// Takes outbox rows that are due and puts them off by `lease_secs`, so that another relay leaves
-/// them alone meanwhile. Bodies up to `inline_bytes` come along.
-pub async fn take_due(
-    db: &impl GenericClient,
-    limit: i64,
-    lease_secs: f64,
-    inline_bytes: i32,
-) -> Result<Vec<Relayable>> {
-    let statement = db
-        .prepare_cached(
-            "WITH due AS (
-                 UPDATE outbox SET due_at = now() + make_interval(secs => $2)
-                 WHERE event_id IN (SELECT event_id FROM outbox WHERE due_at <= now()
-                                    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-                 RETURNING event_id
-             )
-             SELECT e.id, e.tenant_id, e.audience, e.source_id, e.source_slug, e.event_type, e.occurred_at, e.received_at,
-                    e.content_type, e.traceparent, CASE WHEN octet_length(e.body) <= $3 THEN e.body END AS body
-             FROM due JOIN events e ON e.id = due.event_id",
-        )
-        .await?;
-    let rows = db.query(&statement, &[&limit, &lease_secs, &inline_bytes]).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Relayable {
-                id: EventId::from_uuid(row.get("id")),
-                source_id: SourceId::from_uuid(row.get("source_id")),
-                source_slug: row.get("source_slug"),
-                audience: audience(row, "tenant_id")?,
-                event_type: row.get("event_type"),
-                occurred_at: row.get("occurred_at"),
-                received_at: row.get("received_at"),
-                content_type: row.get("content_type"),
-                traceparent: row.get("traceparent"),
-                body: row.get::<_, Option<Vec<u8>>>("body").map(Bytes::from),
-            })
-        })
-        .collect()
-}
-
-/// Rows in the outbox, and the age of the oldest in seconds.
-pub async fn outbox_backlog(db: &impl GenericClient) -> Result<(i64, f64)> {
-    let statement = db
-        .prepare_cached(
-            "SELECT count(*), coalesce(extract(epoch FROM now() - min(due_at))::float8 + $1, 0) FROM outbox",
-        )
-        .await?;
-    let row = db.query_one(&statement, &[&f64::from(OUTBOX_HEAD_START_SECS)]).await?;
-    Ok((row.get(0), row.get::<_, f64>(1).max(0.0)))
-}
-
-/// What a delivery-worker needs of an event whose body did not ride along.
-#[derive(Clone, Debug)]
-pub struct Content {
-    pub event_type: EventType,
-    pub timestamp: Timestamp,
-    pub content_type: String,
-    pub traceparent: String,
-    pub body: Bytes,
-}
-
-pub async fn content(db: &impl GenericClient, id: EventId) -> Result<Option<Content>> {
-    let statement = db
-        .prepare_cached(
-            "SELECT event_type, coalesce(occurred_at, received_at) AS at, content_type, traceparent, body
-             FROM events WHERE id = $1",
-        )
-        .await?;
-    let Some(row) = db.query_opt(&statement, &[id.as_uuid()]).await? else { return Ok(None) };
-    Ok(Some(Content {
-        event_type: event_type(&row)?,
-        timestamp: row.get("at"),
-        content_type: row.get("content_type"),
-        traceparent: row.get("traceparent"),
-        body: Bytes::from(row.get::<_, Vec<u8>>("body")),
-    }))
-}
-
-/// An event as the API lists it.
-#[derive(Clone, Debug)]
-pub struct Event {
-    pub id: EventId,
-    pub tenant_id: Option<TenantId>,
-    pub audience: String,
-    pub source_id: SourceId,
-    pub event_type: EventType,
-    pub occurred_at: Option<Timestamp>,
-    pub received_at: Timestamp,
-    pub duplicates: i32,
-    pub schema_violation: Option<String>,
-}
-
-/// An event with everything.
-#[derive(Clone, Debug)]
-pub struct WholeEvent {
-    pub event: Event,
-    /// Empty when the source had none.
-    pub source_slug: String,
-    pub headers: serde_json::Value,
-    pub content_type: String,
-    pub body: Bytes,
-}
-
-/// How a list names a source.
-#[derive(Clone, Debug)]
-pub enum SourceName {
-    /// As it was when the event came.
-    Slug(String),
-    Id(SourceId),
-}
-
-/// What a list of events is narrowed to.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// `None` is the operator's view of everything.
-    pub tenant_id: Option<TenantId>,
-    /// None are all.
-    pub event_types: Vec<Pattern>,
-    pub source: Option<SourceName>,
-    /// Only those whose tenant is unknown.
-    pub unrouted: bool,
-    pub span: Span,
-}
-
-const COLUMNS: &str = "e.id, e.tenant_id, e.audience, e.source_id, e.event_type, e.occurred_at, e.received_at,
-                       e.duplicates, e.schema_violation";
-
-pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Event>> {
-    // A text for each, so that each uses its index.
-    let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("e.tenant_id = $1", Some(*tenant.as_uuid())),
-        None => ("$1::uuid IS NULL", None),
-    };
-    let unrouted = if filter.unrouted { "AND e.audience = 'unrouted'" } else { "" };
-    let (source, slug, source_id) = match &filter.source {
-        None => ("$5::text IS NULL AND $6::uuid IS NULL", None, None),
-        Some(SourceName::Slug(slug)) => ("e.source_slug = $5 AND $6::uuid IS NULL", Some(slug), None),
-        Some(SourceName::Id(id)) => ("e.source_id = $6 AND $5::text IS NULL", None, Some(*id.as_uuid())),
-    };
-    let types = if filter.unrouted {
-        Types::like(&filter.event_types)
-    } else {
-        Types::find(db, "events", tenant, &filter.event_types).await?
-    };
-    let conditions = format!("{scope} {unrouted} AND e.id < $2 AND e.id >= $3 AND e.id < $4 AND {source}");
-    let sql =
-        format!("SELECT {COLUMNS} FROM {} ORDER BY e.id DESC LIMIT $8", types.newest("events", "e", &conditions, 7, 8));
-    let statement = db.prepare_cached(&sql).await?;
-    let (span, before) = (filter.span, page.before());
-    let rows = db
-        .query(&statement, &[&tenant, &before, &span.from, &span.to, &slug, &source_id, &types.texts(), &page.fetch()])
-        .await?;
-    rows.iter().map(event).collect()
-}
-
-/// One event, if `tenant` may see it: its own, or one that was for everybody. `None` is the operator.
-pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId) -> Result<Option<WholeEvent>> {
-    let statement = db
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS}, e.source_slug, e.headers, e.content_type, e.body FROM events e
-             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast')"
-        ))
-        .await?;
-    let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
-    row.map(|row| {
-        Ok(WholeEvent {
-            event: event(&row)?,
-            source_slug: row.get("source_slug"),
-            headers: row.get("headers"),
-            content_type: row.get("content_type"),
-            body: Bytes::from(row.get::<_, Vec<u8>>("body")),
-        })
-    })
-    .transpose()
-}
-
-/// What became of an event that somebody routes by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Assigned {
-    /// It is the tenant's, and goes to the broker again.
-    Done,
-    /// It has a tenant, or is for everybody.
-    AlreadyRouted,
-    /// The broker has not yet been told of it for the first time.
-    StillInOutbox,
-}
-
-const ASSIGN: &str = "
-WITH e AS (
-    UPDATE events SET tenant_id = $2, audience = 'tenant'
-    WHERE id = $1 AND audience = 'unrouted'
-      -- A message that is under way says that nobody gets it, and settles the outbox row.
-      AND NOT EXISTS (SELECT FROM outbox WHERE event_id = $1)
-    RETURNING id
-),
-o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() FROM e)
-SELECT EXISTS (SELECT FROM e), EXISTS (SELECT FROM outbox WHERE event_id = $1)";
-
-/// Gives an unrouted event to `tenant`, whose subscriptions then see it.
-pub async fn assign(db: &impl GenericClient, id: EventId, tenant: TenantId) -> Result<Assigned> {
-    let statement = db.prepare_cached(ASSIGN).await?;
-    let row = db.query_one(&statement, &[id.as_uuid(), tenant.as_uuid()]).await?;
-    Ok(match (row.get(0), row.get(1)) {
-        (true, _) => Assigned::Done,
-        (false, true) => Assigned::StillInOutbox,
-        (false, false) => Assigned::AlreadyRouted,
-    })
-}
-
-fn event(row: &Row) -> Result<Event> {
-    Ok(Event {
-        id: EventId::from_uuid(row.get("id")),
-        tenant_id: row.get::<_, Option<Uuid>>("tenant_id").map(TenantId::from_uuid),
-        audience: row.get("audience"),
-        source_id: SourceId::from_uuid(row.get("source_id")),
-        event_type: event_type(row)?,
-        occurred_at: row.get("occurred_at"),
-        received_at: row.get("received_at"),
-        duplicates: row.get("duplicates"),
-        schema_violation: row.get("schema_violation"),
-    })
-}
-
-fn event_type(row: &Row) -> Result<EventType> {
-    readable("event_type", EventType::parse(row.get("event_type")).ok())
-}
-
-fn audience(row: &Row, tenant: &str) -> Result<Audience> {
-    match row.get("audience") {
-        "broadcast" => Ok(Audience::Everyone),
-        "unrouted" => Ok(Audience::Nobody),
-        _ => Ok(Audience::Tenant(TenantId::from_uuid(readable("events.tenant_id", row.get(tenant))?))),
-    }
-}
-
 fn named_tenant(route: &Route) -> Option<Uuid> {
     match route {
         Route::Tenant(id) => Some(*id.as_uuid()),
@@ -542,8 +273,4 @@ fn external_id(route: &Route) -> Option<&str> {
         Route::External(id) => Some(id),
         _ => None,
     }
-}
-
-fn uuids(ids: &[EventId]) -> Vec<Uuid> {
-    ids.iter().map(|id| *id.as_uuid()).collect()
 }

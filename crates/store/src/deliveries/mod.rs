@@ -1,0 +1,126 @@
+//! Deliveries and their attempts.
+//!
+//! A delivery's row is the truth about it. Whoever moves it says which state, generation and attempt
+//! it believes in; a belief that is out of date moves nothing.
+
+mod by_hand;
+mod history;
+mod report;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use posthorn_core::delivery::HeldReason;
+use posthorn_core::id::{self, DeliveryId, EventId, SubscriptionId, TenantId};
+use uuid::Uuid;
+
+use crate::{GenericClient, Result};
+
+pub use by_hand::{cancel, replay, set_going};
+pub use history::{Attempt, Delivery, Filter, attempts, find, list, of_event};
+pub use report::{Made, Report, Word, record};
+
+/// A delivery about to be.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    pub id: DeliveryId,
+    pub event_id: EventId,
+    pub subscription_id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub event_type: String,
+    /// `None` is `queued`.
+    pub held: Option<HeldReason>,
+    /// The lease, or when a held one may go on.
+    pub due_at: Timestamp,
+}
+
+const INSERT: &str = "
+WITH n AS (
+    INSERT INTO deliveries (id, event_id, subscription_id, tenant_id, event_type, state, held_reason, due_at, created_at, updated_at)
+    SELECT id, event_id, subscription_id, tenant_id, event_type,
+           CASE WHEN held_reason IS NULL THEN 'queued' ELSE 'held' END, held_reason, due_at, $8, $8
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[])
+        AS t(id, event_id, subscription_id, tenant_id, event_type, held_reason, due_at)
+    ON CONFLICT (id) DO NOTHING RETURNING id, subscription_id, state, due_at
+),
+h AS (
+    UPDATE subscription_runtime r SET next_due_at = q.due
+    FROM (SELECT subscription_id, min(due_at) AS due FROM n WHERE state = 'held' GROUP BY subscription_id) q
+    WHERE r.subscription_id = q.subscription_id AND (r.next_due_at IS NULL OR r.next_due_at > q.due)
+)
+SELECT id FROM n";
+
+/// Inserts what is not there yet; tells which ones were new.
+pub async fn insert(db: &impl GenericClient, new: &[NewDelivery], now: Timestamp) -> Result<HashSet<DeliveryId>> {
+    let ids: Vec<Uuid> = new.iter().map(|d| *d.id.as_uuid()).collect();
+    let events: Vec<Uuid> = new.iter().map(|d| *d.event_id.as_uuid()).collect();
+    let subscriptions: Vec<Uuid> = new.iter().map(|d| *d.subscription_id.as_uuid()).collect();
+    let tenants: Vec<Uuid> = new.iter().map(|d| *d.tenant_id.as_uuid()).collect();
+    let types: Vec<&str> = new.iter().map(|d| d.event_type.as_str()).collect();
+    let held: Vec<Option<&str>> = new.iter().map(|d| d.held.map(HeldReason::as_str)).collect();
+    let due: Vec<Timestamp> = new.iter().map(|d| d.due_at).collect();
+    let statement = db.prepare_cached(INSERT).await?;
+    let rows = db.query(&statement, &[&ids, &events, &subscriptions, &tenants, &types, &held, &due, &now]).await?;
+    Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())
+}
+
+/// What a message believes of the row it names.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub id: DeliveryId,
+    pub generation: u32,
+    /// The attempt to be made.
+    pub attempt: u32,
+    /// The lease under which the message was published.
+    pub lease_until: Timestamp,
+    /// The lease of whoever makes the attempt.
+    pub new_lease: Timestamp,
+}
+
+const CLAIM: &str = "
+UPDATE deliveries d SET due_at = c.new_lease
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::timestamptz[]) AS c(id, generation, attempt, lease, new_lease)
+WHERE d.id = c.id AND d.id >= $6 AND d.id <= $7
+  AND d.state = 'queued' AND d.generation = c.generation AND d.attempt = c.attempt - 1 AND d.due_at = c.lease
+RETURNING d.id";
+
+/// Takes rows for an attempt; tells which were still as believed.
+pub async fn claim(db: &impl GenericClient, claims: &[Claim]) -> Result<HashSet<DeliveryId>> {
+    let ids: Vec<Uuid> = claims.iter().map(|c| *c.id.as_uuid()).collect();
+    let generations: Vec<i32> = claims.iter().map(|c| int(c.generation)).collect();
+    let attempts: Vec<i32> = claims.iter().map(|c| int(c.attempt)).collect();
+    let leases: Vec<Timestamp> = claims.iter().map(|c| c.lease_until).collect();
+    let new_leases: Vec<Timestamp> = claims.iter().map(|c| c.new_lease).collect();
+    let (first, last) = bounds(&ids);
+    let statement = db.prepare_cached(CLAIM).await?;
+    let rows = db.query(&statement, &[&ids, &generations, &attempts, &leases, &new_leases, &first, &last]).await?;
+    Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())
+}
+
+/// Whether a delivery is dead in `generation`: then a message that named it is a dead letter.
+pub async fn is_dead(db: &impl GenericClient, id: DeliveryId, generation: u32) -> Result<bool> {
+    let statement =
+        db.prepare_cached("SELECT FROM deliveries WHERE id = $1 AND state = 'dead' AND generation = $2").await?;
+    Ok(db.query_opt(&statement, &[id.as_uuid(), &int(generation)]).await?.is_some())
+}
+
+/// All ids of one millisecond.
+fn millisecond(at: Timestamp) -> (Uuid, Uuid) {
+    (id::floor(at), id::floor(posthorn_core::time::later(at, Duration::from_millis(1))))
+}
+
+/// The smallest and the largest: with them the planner leaves out partitions of other days.
+fn bounds(ids: &[Uuid]) -> (Uuid, Uuid) {
+    let first = ids.iter().min().copied().unwrap_or(Uuid::nil());
+    let last = ids.iter().max().copied().unwrap_or(Uuid::nil());
+    (first, last)
+}
+
+fn int(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn unsigned(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or_default()
+}

@@ -149,27 +149,24 @@ pub struct Filter {
 }
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<DeadLetter>> {
-    let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("tenant_id = $1", *tenant.as_uuid()),
-        None => ("$1::uuid IS NOT NULL", Uuid::nil()),
-    };
+    let tenant = filter.tenant_id.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let subscription = filter.subscription_id.map_or("$5::uuid IS NULL", |_| "subscription_id = $5");
+    let reason = filter.reason.as_ref().map_or("$6::text IS NULL", |_| "reason = $6");
     let sql = format!(
         "SELECT {COLUMNS} FROM dead_letters
-         WHERE {scope} AND id < $2 AND id >= $3 AND id < $4
-           AND ($5::uuid IS NULL OR subscription_id = $5) AND ($6::text IS NULL OR reason = $6)
+         WHERE {tenant} AND {subscription} AND {reason} AND id < $2 AND id >= $3 AND id < $4
          ORDER BY id DESC LIMIT $7"
     );
     let statement = db.prepare_cached(&sql).await?;
-    let subscription = filter.subscription_id.map(|id| *id.as_uuid());
     let rows = db
         .query(
             &statement,
             &[
-                &tenant,
+                &filter.tenant_id.map(|id| *id.as_uuid()),
                 &page.before(),
                 &filter.span.from,
                 &filter.span.to,
-                &subscription,
+                &filter.subscription_id.map(|id| *id.as_uuid()),
                 &filter.reason,
                 &page.fetch(),
             ],

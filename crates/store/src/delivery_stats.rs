@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use uuid::Uuid;
 
-use crate::{EVERY, GenericClient, Result};
+use crate::{EVERY, GenericClient, Result, rollup};
 
 /// Whose deliveries are counted.
 #[derive(Clone, Copy, Debug)]
@@ -56,13 +56,12 @@ pub async fn of(db: &impl GenericClient, scope: Scope, since: Timestamp) -> Resu
         Scope::Tenant(tenant) => (*tenant.as_uuid(), EVERY),
         Scope::Subscription(tenant, subscription) => (*tenant.as_uuid(), *subscription.as_uuid()),
     };
-    let statement = db
-        .prepare_cached(
-            "SELECT event_type, sum(delivered)::bigint, sum(failed)::bigint FROM delivery_stats
-             WHERE tenant_id = $1 AND subscription_id = $2 AND hour >= date_trunc('hour', $3::timestamptz)
-             GROUP BY event_type",
-        )
-        .await?;
+    let scope = "tenant_id = $1 AND subscription_id = $2";
+    let sql = format!(
+        "SELECT event_type, sum(delivered)::bigint, sum(failed)::bigint FROM {} s GROUP BY event_type",
+        rollup::window("delivery_stats", scope, 3)
+    );
+    let statement = db.prepare_cached(&sql).await?;
     let mut stats = DeliveryStats::default();
     for row in db.query(&statement, &[&tenant, &subscription, &since]).await? {
         let ends = Ends { delivered: row.get(1), failed: row.get(2) };
@@ -70,13 +69,12 @@ pub async fn of(db: &impl GenericClient, scope: Scope, since: Timestamp) -> Resu
         stats.failed += ends.failed;
         stats.by_event_type.insert(row.get(0), ends);
     }
-    let statement = db
-        .prepare_cached(
-            "SELECT bucket, sum(attempts)::bigint, sum(failed)::bigint, sum(millis)::bigint FROM attempt_stats
-             WHERE tenant_id = $1 AND subscription_id = $2 AND hour >= date_trunc('hour', $3::timestamptz)
-             GROUP BY bucket ORDER BY bucket",
-        )
-        .await?;
+    let sql = format!(
+        "SELECT bucket, sum(attempts)::bigint, sum(failed)::bigint, sum(millis)::bigint FROM {} s
+         GROUP BY bucket ORDER BY bucket",
+        rollup::window("attempt_stats", scope, 3)
+    );
+    let statement = db.prepare_cached(&sql).await?;
     let mut buckets: Vec<(i16, i64)> = Vec::new();
     let mut millis = 0;
     for row in db.query(&statement, &[&tenant, &subscription, &since]).await? {

@@ -21,6 +21,7 @@ pub mod partitions;
 mod pool;
 pub mod rejected_requests;
 pub mod reseal;
+pub mod rollup;
 pub mod schedule;
 pub mod seal;
 pub mod snapshot;

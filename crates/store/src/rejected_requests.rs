@@ -63,9 +63,10 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     // Texts that use an index each: one with `$1 IS NULL OR …` could use none.
     let tenant = filter.tenant_id.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
     let source = filter.source_id.map_or("$2::uuid IS NULL", |_| "source_id = $2");
+    let reason = filter.reason.as_ref().map_or("$6::text IS NULL", |_| "reason = $6");
     let sql = format!(
         "SELECT {COLUMNS}, NULL::bytea AS request FROM rejected_requests
-         WHERE {tenant} AND {source} AND id < $3 AND id >= $4 AND id < $5 AND ($6::text IS NULL OR reason = $6)
+         WHERE {tenant} AND {source} AND id < $3 AND id >= $4 AND id < $5 AND {reason}
          ORDER BY id DESC LIMIT $7"
     );
     let statement = db.prepare_cached(&sql).await?;

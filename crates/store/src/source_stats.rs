@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SecretId, SourceId, TenantId};
 use uuid::Uuid;
 
-use crate::{EVERY, GenericClient, Result};
+use crate::{EVERY, GenericClient, Result, rollup};
 
 /// A source's counts over a time.
 #[derive(Clone, Debug, Default)]
@@ -39,14 +39,13 @@ impl SourceStats {
 
 /// Counts from the hour in which `since` lies.
 pub async fn of_source(db: &impl GenericClient, source: SourceId, since: Timestamp) -> Result<SourceStats> {
-    let statement = db
-        .prepare_cached(
-            "SELECT event_type, sum(received)::bigint, sum(duplicates)::bigint, sum(schema_violations)::bigint,
-                    max(last_received_at)
-             FROM event_stats WHERE tenant_id = $3 AND source_id = $1 AND hour >= date_trunc('hour', $2::timestamptz)
-             GROUP BY event_type",
-        )
-        .await?;
+    let sql = format!(
+        "SELECT event_type, sum(received)::bigint, sum(duplicates)::bigint, sum(schema_violations)::bigint,
+                max(last_received_at)
+         FROM {} s GROUP BY event_type",
+        rollup::window("event_stats", "tenant_id = $3 AND source_id = $1", 2)
+    );
+    let statement = db.prepare_cached(&sql).await?;
     let mut stats = SourceStats::default();
     for row in db.query(&statement, &[source.as_uuid(), &since, &EVERY]).await? {
         let received: i64 = row.get(1);
@@ -82,12 +81,11 @@ pub struct Received {
 
 /// What was accepted for `tenant`, or for everybody, from the hour in which `since` lies.
 pub async fn received(db: &impl GenericClient, tenant: Option<TenantId>, since: Timestamp) -> Result<Received> {
-    let statement = db
-        .prepare_cached(
-            "SELECT source_id, event_type, sum(received)::bigint, sum(duplicates)::bigint FROM event_stats
-             WHERE tenant_id = $1 AND hour >= date_trunc('hour', $2::timestamptz) GROUP BY source_id, event_type",
-        )
-        .await?;
+    let sql = format!(
+        "SELECT source_id, event_type, sum(received)::bigint, sum(duplicates)::bigint FROM {} s GROUP BY source_id, event_type",
+        rollup::window("event_stats", "tenant_id = $1", 2)
+    );
+    let statement = db.prepare_cached(&sql).await?;
     let mut all = Received::default();
     let tenant = tenant.map_or(EVERY, |id| *id.as_uuid());
     for row in db.query(&statement, &[&tenant, &since]).await? {

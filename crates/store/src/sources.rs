@@ -147,9 +147,8 @@ async fn find_with(
 }
 
 pub async fn list(db: &impl GenericClient, tenant: Option<TenantId>, page: Page) -> Result<Vec<Source>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM sources WHERE ($1::uuid IS NULL OR tenant_id = $1) AND id < $2 ORDER BY id DESC LIMIT $3"
-    );
+    let owned = tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let sql = format!("SELECT {COLUMNS} FROM sources WHERE {owned} AND id < $2 ORDER BY id DESC LIMIT $3");
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&tenant.map(|t| *t.as_uuid()), &page.before(), &page.fetch()]).await?;
     rows.iter().map(source).collect()

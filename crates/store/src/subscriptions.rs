@@ -158,10 +158,11 @@ pub async fn list(
     tenant: Option<TenantId>,
     page: Page,
 ) -> Result<Vec<(Subscription, Counts)>> {
+    let owned = tenant.map_or("$1::uuid IS NULL", |_| "s.tenant_id = $1");
     let sql = format!(
         "SELECT {COLUMNS}, r.delivered, r.failed, r.last_triggered_at
          FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
-         WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.tenant_id = $1) AND s.id < $2 ORDER BY s.id DESC LIMIT $3"
+         WHERE s.deleted_at IS NULL AND {owned} AND s.id < $2 ORDER BY s.id DESC LIMIT $3"
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&tenant.map(|t| *t.as_uuid()), &page.before(), &page.fetch()]).await?;

@@ -47,9 +47,9 @@ pub async fn lock(db: &Transaction<'_>, id: TenantId) -> Result<Option<Tenant>> 
 }
 
 pub async fn list(db: &impl GenericClient, external_id: Option<&str>, page: Page) -> Result<Vec<Tenant>> {
+    let named = external_id.map_or("$2::text IS NULL", |_| "external_id = $2");
     let sql = format!(
-        "SELECT {COLUMNS} FROM tenants
-         WHERE deleted_at IS NULL AND id < $1 AND ($2::text IS NULL OR external_id = $2) ORDER BY id DESC LIMIT $3"
+        "SELECT {COLUMNS} FROM tenants WHERE deleted_at IS NULL AND id < $1 AND {named} ORDER BY id DESC LIMIT $3"
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&page.before(), &external_id, &page.fetch()]).await?;

@@ -9,8 +9,8 @@ use posthorn_core::id::DeadLetterId;
 use posthorn_core::time::earlier;
 use posthorn_store::dead_letters::Death;
 use posthorn_store::{
-    Result, Store, dead_letters, delivery_stats, idempotency, partitions, rejected_requests, source_stats, sources,
-    subscriptions, tenants,
+    Result, Store, dead_letters, delivery_stats, idempotency, partitions, rejected_requests, rollup, source_stats,
+    sources, subscriptions, tenants,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -58,6 +58,7 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     let over = earlier(now, Duration::from_secs(2 * 3600));
     while source_stats::merge(&client, over, settings.merge_batch).await? {}
     while delivery_stats::merge(&client, over, settings.merge_batch).await? {}
+    while rollup::add_a_day(&client, now).await? {}
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
     while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch, Timestamp::now()).await? {

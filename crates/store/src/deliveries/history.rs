@@ -73,9 +73,8 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     } else {
         Types::find(db, "deliveries", tenant, &filter.event_types).await?
     };
-    let conditions = format!(
-        "{scope} AND {narrowed} {state} AND d.id < $3 AND d.id >= $4 AND d.id < $5 AND ($6::uuid IS NULL OR d.event_id = $6)"
-    );
+    let event = filter.event_id.map_or("$6::uuid IS NULL", |_| "d.event_id = $6");
+    let conditions = format!("{scope} AND {narrowed} {state} AND d.id < $3 AND d.id >= $4 AND d.id < $5 AND {event}");
     let sql = format!(
         "SELECT {COLUMNS} FROM {} LEFT JOIN subscriptions s ON s.id = d.subscription_id ORDER BY d.id DESC LIMIT $8",
         types.newest("deliveries", "d", &conditions, 7, 8),

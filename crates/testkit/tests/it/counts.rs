@@ -7,7 +7,7 @@ use posthorn_core::routing::Route;
 use posthorn_core::time::{earlier, later, whole_micros};
 use posthorn_store::delivery_stats::{self, Ends, Scope};
 use posthorn_store::events::{self, NewEvent};
-use posthorn_store::{Client, deliveries, source_stats};
+use posthorn_store::{Client, deliveries, rollup, source_stats};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
@@ -73,6 +73,51 @@ async fn deliveries_are_counted_for_their_subscription_their_tenant_and_all_befo
             let half = delivery_stats::of(&client, scope, hours_ago(3)).await.unwrap();
             assert_eq!(half.delivered, count / 2, "{scope:?}, {merged}: only from that hour on");
         }
+    }
+}
+
+/// Midnight, `days` before today.
+fn days_ago(days: i64) -> Timestamp {
+    Timestamp::from_second((now().as_second() / 86_400 - days) * 86_400).unwrap()
+}
+
+#[tokio::test]
+async fn a_window_is_exact_whatever_hour_it_begins_with_before_and_after_days_have_rows_of_their_own() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    client.execute("UPDATE stats_days SET through = $1", &[&days_ago(5)]).await.unwrap();
+    // One in every second hour of the five days before today, and one today.
+    let mut hours: Vec<Timestamp> = (0..60).map(|number| later(days_ago(5), secs(number * 7200))).collect();
+    hours.push(now());
+    for (number, hour) in hours.iter().enumerate() {
+        let mut new = delivery(tenant, subscription, None, later(now(), secs(60)));
+        new.event_id = EventId::new(now(), [u8::try_from(number).unwrap(); 10]);
+        new.id = DeliveryId::derive(new.event_id, subscription);
+        deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+        deliveries::record(&client, &[report(&new, 1, Next::Delivered)], *hour).await.unwrap();
+        let of_hour = NewEvent { received_at: *hour, ..event(&format!("key {number}"), now()) };
+        events::accept(&client, &[of_hour], now()).await.unwrap();
+    }
+
+    // Each further pass has one more day with rows of its own, until the one that ended too lately is reached.
+    for pass in 0..7 {
+        for since in (0..=120).map(|hour| later(days_ago(5), secs(hour * 3600 + 1800))) {
+            let first = Timestamp::from_second(since.as_second() / 3600 * 3600).unwrap();
+            let count = i64::try_from(hours.iter().filter(|hour| **hour >= first).count()).unwrap();
+            for scope in [Scope::Subscription(tenant, subscription), Scope::Tenant(tenant), Scope::All] {
+                let stats = delivery_stats::of(&client, scope, since).await.unwrap();
+                assert_eq!((stats.delivered, stats.attempts), (count, count), "{pass}, {since}, {scope:?}");
+            }
+            let received = source_stats::received(&client, None, since).await.unwrap();
+            assert_eq!(received.total, count, "{pass}, {since}");
+            let source =
+                source_stats::of_source(&client, SourceId::from_uuid(Uuid::from_u128(9)), since).await.unwrap();
+            assert_eq!(source.received, count, "{pass}, {since}");
+        }
+        let added = rollup::add_a_day(&client, days_ago(0)).await.unwrap();
+        assert_eq!(added, pass < 4, "{pass}");
+        merge(&client).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,8 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 CONTRACT_URI = "urn:posthorn:contract"
+
+METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 class ContractBreach(AssertionError):
@@ -28,6 +31,24 @@ class Route:
     item: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Operation:
+    """A method of a path, and what the contract says of who may use it and how."""
+
+    id: str
+    method: str
+    template: str
+    path_parameters: tuple[str, ...]
+    query_parameters: tuple[str, ...]
+    needs_body: bool
+    takes_body: bool
+    # What a tenant's key needs for it; `None` where it is the operator's alone.
+    scope: str | None
+
+    def path(self, values: Mapping[str, str]) -> str:
+        return self.template.format_map(values)
+
+
 class Contract:
     def __init__(self, file: Path) -> None:
         self._document: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -39,6 +60,35 @@ class Contract:
             # The more literal template wins: fewer parameters first.
             for template, item in sorted(self._document["paths"].items(), key=lambda entry: entry[0].count("{"))
         ]
+
+    def operations(self, below: str) -> list[Operation]:
+        """Every operation of the paths that begin with `below`, in the contract's order."""
+        return [
+            self._operation(template, item, method)
+            for template, item in self._document["paths"].items()
+            if template.startswith(below)
+            for method in METHODS
+            if method in item
+        ]
+
+    def _operation(self, template: str, item: dict[str, Any], method: str) -> Operation:
+        described = item[method]
+        parameters = [
+            self._resolved(parameter, "")[0]
+            for parameter in item.get("parameters", []) + described.get("parameters", [])
+        ]
+        named = {place: tuple(p["name"] for p in parameters if p["in"] == place) for place in ("path", "query")}
+        body = described.get("requestBody")
+        return Operation(
+            id=described["operationId"],
+            method=method.upper(),
+            template=template,
+            path_parameters=named["path"],
+            query_parameters=named["query"],
+            needs_body=body is not None and body.get("required", False),
+            takes_body=body is not None,
+            scope=_scope(described["security"]),
+        )
 
     def check(self, response: httpx.Response) -> None:
         """Fails unless `response` is one that the contract has for its request."""
@@ -136,6 +186,14 @@ class Contract:
         for part in pointer.strip("/").split("/"):
             found = found[part.replace("~1", "/").replace("~0", "~")]
         return cast(dict[str, Any], found), pointer
+
+
+def _scope(security: list[dict[str, list[str]]]) -> str | None:
+    """The one scope of the scheme `apiKey`, where an operation has that scheme beside the operator's."""
+    assert {"operatorToken": []} in security, f"what the operator may not do: {security}"
+    scopes = [scope for way in security for scope in way.get("apiKey", [])]
+    assert len(scopes) == len(security) - 1 <= 1, f"a tenant's key needs one scope, or is of no use: {security}"
+    return scopes[0] if scopes else None
 
 
 def _pattern(template: str) -> re.Pattern[str]:

@@ -20,6 +20,10 @@ test *arguments:
 acceptance:
     ./deploy/local/test --only acceptance
 
+# Put the contract to the dispatcher, with so many random cases for each operation
+contract examples="100":
+    ./deploy/local/contract-test {{ examples }}
+
 # Run all that has to hold before a change lands
 ci:
     ./.ci/run

@@ -41,6 +41,14 @@ install_test_prerequisites() {
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || apt_install python3 python3-venv
 }
 
+# What the acceptance tests import, in a virtual environment at VENV.
+install_acceptance_packages() {
+    local venv=$1
+    [[ -x $venv/bin/pip ]] || python3 -m venv --clear "$venv" || return 1
+    "$venv/bin/pip" install --quiet --disable-pip-version-check \
+        -r "$ROOT/tests/acceptance/requirements.txt"
+}
+
 apt_install() {
     (($# > 0)) || return 0
     have apt-get || die "these are missing and there is no apt-get to install them with: $*"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from .stage import Beacon, Stage
 from .world import DEFAULT_OFFSET, ROOT, World
 
 STATE = Path(os.environ.get("POSTHORN_LOCAL_DIR", ROOT / ".local"))
+OFFSET = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET))
 
 MEASURED = pytest.StashKey[list[str]]()
 
@@ -27,15 +29,20 @@ def internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Internet]:
 
 @pytest.fixture(scope="session")
 def world(internet: Internet) -> Iterator[World]:
-    offset = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET))
-    world = World(STATE / "acceptance", internet, offset)
+    with running(World(STATE / "acceptance", internet, OFFSET)) as world:
+        yield world
+
+
+@contextmanager
+def running(world: World, **settings: str) -> Iterator[World]:
+    """A world from nothing, of which nothing is left but its logs, beside its directory."""
     try:
         # What a run that was killed has left.
         world.down()
-        world.up()
+        world.up(**settings)
         yield world
     finally:
-        world.keep_logs(STATE / "acceptance-logs")
+        world.keep_logs(world.directory.with_name(f"{world.directory.name}-logs"))
         world.down()
 
 

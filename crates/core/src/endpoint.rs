@@ -25,7 +25,9 @@ pub enum Error {
     TooLong,
     #[error("not an absolute URL")]
     NotAbsolute,
-    #[error("a URL is written as it is sent: `scheme://host`, printable ASCII, no spaces or backslashes")]
+    #[error(
+        "a URL is written as it is sent: `https://host`, printable ASCII, no spaces or backslashes, a host of letters, digits, `.`, `-` and `_`"
+    )]
     NotPlain,
     #[error("the scheme is `https`")]
     NotHttps,
@@ -41,6 +43,9 @@ impl EndpointUrl {
     /// Reads a URL that a tenant gives, for a deployment that allows what `egress` says.
     pub fn parse(text: &str, egress: &Egress) -> Result<Self, Error> {
         let endpoint = Self::known(text)?;
+        if !has_plain_host(text) {
+            return Err(Error::NotPlain);
+        }
         endpoint.permit(egress)?;
         Ok(endpoint)
     }
@@ -105,6 +110,16 @@ fn is_plain(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') && authority.is_some_and(|host| !host.is_empty())
 }
 
+/// Whether scheme and host are written as they are meant: no capitals in the scheme, and in the host only
+/// what names and addresses consist of. Parsers take `%65xample.com` and `ex*ample.com` for hosts as well.
+fn has_plain_host(text: &str) -> bool {
+    text.split_once("://").is_some_and(|(scheme, rest)| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        scheme.bytes().all(|b| b.is_ascii_lowercase())
+            && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b))
+    })
+}
+
 impl fmt::Display for EndpointUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -127,6 +142,10 @@ mod tests {
             ("https://example.com/\0", Error::NotPlain),
             ("https://example.com/ho\noks", Error::NotPlain),
             ("https://ex\u{e4}mple.com/", Error::NotPlain),
+            ("https://ex*ample.com/", Error::NotPlain),
+            ("https://%65xample.com/", Error::NotPlain),
+            ("https://example.com,other.com/", Error::NotPlain),
+            ("HTTPS://example.com/", Error::NotPlain),
             ("ftp://example.com/", Error::NotHttps),
             ("http://example.com/", Error::NotHttps),
             ("https://user:pw@example.com/", Error::UserInfo),
@@ -140,7 +159,11 @@ mod tests {
         {
             assert!(matches!(EndpointUrl::parse(text, &strict), Err(Error::Address(_))), "{text}");
         }
-        assert!(EndpointUrl::parse("https://example.com/hooks?team=1", &strict).is_ok());
+        for text in
+            ["https://example.com/hooks?team=1", "https://Example.com:8443/%7Eteam/*", "https://[2606:4700::1111]/"]
+        {
+            assert!(EndpointUrl::parse(text, &strict).is_ok(), "{text}");
+        }
     }
 
     #[test]

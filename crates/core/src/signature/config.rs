@@ -32,6 +32,15 @@ pub(crate) fn secrets_field(provider: Provider) -> &'static str {
     if provider == Provider::Internal { "tokens" } else { "secrets" }
 }
 
+/// What a secret of a source is, in the words of a refusal.
+pub const SECRET: &str = "is a text of 1 to 1024 characters, without line ends and other control characters";
+
+/// Whether a text can be a source's secret. People choose GitHub's themselves, so it may have spaces and any
+/// letters; but one that was pasted with its line end would verify nothing.
+pub fn is_secret(text: &str) -> bool {
+    (1..=1024).contains(&text.chars().count()) && !text.contains(|c: char| c.is_ascii_control())
+}
+
 /// Takes the secrets out of a client's `config`: the public rest, and the secrets in their order.
 ///
 /// Fails if `config` is no object, or its secrets are not a list of texts.
@@ -46,8 +55,8 @@ pub fn split_secrets(provider: Provider, config: Value) -> Result<(Value, Vec<Se
             .into_iter()
             .enumerate()
             .map(|(index, item)| match item {
-                Value::String(text) if !text.is_empty() => Ok(SecretString::from(text)),
-                _ => Err(ConfigError::at(&format!("{name}/{index}"), "is a text that is not empty")),
+                Value::String(text) if is_secret(&text) => Ok(SecretString::from(text)),
+                _ => Err(ConfigError::at(&format!("{name}/{index}"), SECRET)),
             })
             .collect::<Result<_, _>>()?,
         Some(_) => return Err(ConfigError::at(name, "is a list of texts, the newest first")),

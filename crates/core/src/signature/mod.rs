@@ -39,7 +39,7 @@ use crate::signature::scheme::source::DedupParts;
 use crate::signature::ses::Ses;
 use crate::signature::twilio::Twilio;
 
-pub use config::{ConfigError, MAX_KEYS, split_secrets};
+pub use config::{ConfigError, MAX_KEYS, SECRET, is_secret, split_secrets};
 pub use imitation::{Imitation, ImitationError, Wish, new_secret, takes_secrets};
 pub use preset::preset_names;
 pub use refusal::{Refusal, RefusalClass, RefusalKind};

@@ -3,7 +3,7 @@
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use posthorn_core::id::{SecretId, SourceId};
-use posthorn_core::signature::{MAX_KEYS, Verifier, new_secret, takes_secrets};
+use posthorn_core::signature::{MAX_KEYS, SECRET, Verifier, is_secret, new_secret, takes_secrets};
 use posthorn_store::{Error, sources};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
@@ -41,7 +41,8 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let old_until = rotation.old_until(now);
     let is_made_here = rotation.secret.is_none();
     let secret: SecretString = match rotation.secret {
-        Some(secret) => secret.into(),
+        Some(secret) if is_secret(&secret) => secret.into(),
+        Some(_) => return Err(ApiError::field("/secret", SECRET)),
         None => new_secret(source.provider, &source.config, &rand::random())
             .ok_or_else(|| ApiError::field("/secret", "is required: it is the provider that gives it out"))?,
     };

@@ -6,6 +6,7 @@ CREATE INDEX deliveries_dead_by_tenant ON deliveries (tenant_id, id) WHERE state
 CREATE INDEX deliveries_dead_by_subscription ON deliveries (subscription_id, id) WHERE state = 'dead';
 CREATE INDEX deliveries_held_by_tenant ON deliveries (tenant_id, id) WHERE state = 'held';
 CREATE INDEX deliveries_cancelled_by_tenant ON deliveries (tenant_id, id) WHERE state = 'cancelled';
+CREATE INDEX deliveries_cancelled_by_subscription ON deliveries (subscription_id, id) WHERE state = 'cancelled';
 
 -- COLLATE "C": the types below a prefix are one range (store::type_filter).
 CREATE INDEX deliveries_by_type ON deliveries (tenant_id, event_type COLLATE "C", id);

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use uuid::Uuid;
 
+use crate::deliveries::QUEUED;
 use crate::{EVERY, GenericClient, Result, rollup};
 
 /// Whose deliveries are counted.
@@ -105,15 +106,14 @@ fn percentile(buckets: &[(i16, i64)], all: i64, share: f64) -> f64 {
 
 /// What waits for a subscription, and since when the oldest of it does.
 pub async fn backlog(db: &impl GenericClient, subscription: SubscriptionId) -> Result<(i64, Option<Timestamp>)> {
-    let statement = db
-        .prepare_cached(
-            "SELECT sum(n)::bigint, min(oldest) FROM (
-                 SELECT count(*) AS n, min(created_at) AS oldest FROM deliveries WHERE subscription_id = $1 AND state = 'held'
-                 UNION ALL
-                 SELECT count(*), min(created_at) FROM deliveries WHERE subscription_id = $1 AND state = 'queued'
-             ) t",
-        )
-        .await?;
+    let sql = format!(
+        "SELECT sum(n)::bigint, min(oldest) FROM (
+             SELECT count(*) AS n, min(created_at) AS oldest FROM deliveries WHERE subscription_id = $1 AND state = 'held'
+             UNION ALL
+             SELECT count(*), min(created_at) FROM {QUEUED} q WHERE subscription_id = $1
+         ) t"
+    );
+    let statement = db.prepare_cached(&sql).await?;
     let row = db.query_one(&statement, &[subscription.as_uuid()]).await?;
     Ok((row.get(0), row.get(1)))
 }

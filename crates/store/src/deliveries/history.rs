@@ -7,7 +7,7 @@ use posthorn_core::id::{AttemptId, DeliveryId, EventId, SubscriptionId, TenantId
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{bounds, millisecond, unsigned};
+use super::{QUEUED, bounds, millisecond, unsigned};
 use crate::error::readable;
 use crate::page::{Page, Span};
 use crate::type_filter::Types;
@@ -61,6 +61,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     };
     // In the text, since a state has an index of its own where it is rare.
     let state = filter.state.map(|state| format!("AND d.state = '{}'", state.as_str())).unwrap_or_default();
+    let table = if filter.state == Some(State::Queued) { QUEUED } else { "deliveries" };
     // A delivery shares the millisecond of its event.
     let mut span = filter.span;
     if let Some(event) = &filter.event_id {
@@ -77,7 +78,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     let conditions = format!("{scope} AND {narrowed} {state} AND d.id < $3 AND d.id >= $4 AND d.id < $5 AND {event}");
     let sql = format!(
         "SELECT {COLUMNS} FROM {} LEFT JOIN subscriptions s ON s.id = d.subscription_id ORDER BY d.id DESC LIMIT $8",
-        types.newest("deliveries", "d", &conditions, 7, 8),
+        types.newest(table, "d", &conditions, 7, 8),
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db

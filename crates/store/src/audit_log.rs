@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::page::{Page, Span};
+use crate::page::{self, Page, Span};
 use crate::{GenericClient, Result};
 
 /// One change.
@@ -72,7 +72,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
         "SELECT {COLUMNS} FROM audit_log WHERE {tenant} AND {resource} AND id < $3 AND id >= $4 AND id < $5
          ORDER BY id DESC LIMIT $6"
     );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = page::prepare(db, &sql).await?;
     let tenant = filter.tenant_id.map(|id| *id.as_uuid());
     let rows = db
         .query(

@@ -6,7 +6,7 @@ use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SubscriptionId, Tenan
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::page::{Page, Span};
+use crate::page::{self, Page, Span};
 use crate::{GenericClient, Result};
 
 #[derive(Clone, Debug)]
@@ -157,7 +157,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
          WHERE {tenant} AND {subscription} AND {reason} AND id < $2 AND id >= $3 AND id < $4
          ORDER BY id DESC LIMIT $7"
     );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = page::prepare(db, &sql).await?;
     let rows = db
         .query(
             &statement,

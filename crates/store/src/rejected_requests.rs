@@ -5,7 +5,7 @@ use posthorn_core::id::{RejectedRequestId, SourceId, TenantId};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::page::{Page, Span};
+use crate::page::{self, Page, Span};
 use crate::{GenericClient, Result};
 
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
          WHERE {tenant} AND {source} AND id < $3 AND id >= $4 AND id < $5 AND {reason}
          ORDER BY id DESC LIMIT $7"
     );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = page::prepare(db, &sql).await?;
     let rows = db
         .query(
             &statement,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{QUEUED, bounds, millisecond, unsigned};
 use crate::error::readable;
-use crate::page::{Page, Span};
+use crate::page::{self, Page, Span};
 use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
@@ -80,7 +80,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
         "SELECT {COLUMNS} FROM {} LEFT JOIN subscriptions s ON s.id = d.subscription_id ORDER BY d.id DESC LIMIT $8",
         types.newest(table, "d", &conditions, 7, 8),
     );
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = page::prepare(db, &sql).await?;
     let rows = db
         .query(
             &statement,

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::event_type;
-use crate::page::{Page, Span};
+use crate::page::{self, Page, Span};
 use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
@@ -81,7 +81,7 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     let conditions = format!("{scope} {unrouted} AND e.id < $2 AND e.id >= $3 AND e.id < $4 AND {source}");
     let sql =
         format!("SELECT {COLUMNS} FROM {} ORDER BY e.id DESC LIMIT $8", types.newest("events", "e", &conditions, 7, 8));
-    let statement = db.prepare_cached(&sql).await?;
+    let statement = page::prepare(db, &sql).await?;
     let (span, before) = (filter.span, page.before());
     let rows = db
         .query(&statement, &[&tenant, &before, &span.from, &span.to, &slug, &source_id, &types.texts(), &page.fetch()])

@@ -67,6 +67,17 @@ pub async fn census(db: &impl GenericClient) -> Result<Vec<Count>> {
     Ok(counts)
 }
 
+/// Whether the first key opens what is sealed under its id, as far as one value tells: a key with the right
+/// id and other bytes opens nothing, and must not pass for the right one.
+pub async fn opens(db: &impl GenericClient, sealer: &Sealer, shelf: Shelf) -> Result<bool> {
+    let (table, column) = shelf.place();
+    let sql = format!(
+        "SELECT id, {column} AS sealed FROM {table} WHERE substring({column} FROM 1 FOR octet_length($1::bytea)) = $1 LIMIT 1"
+    );
+    let row = db.query_opt(&sql, &[&sealer.head()]).await?;
+    Ok(row.is_none_or(|row| sealer.open(&row.get("id"), row.get("sealed")).is_ok()))
+}
+
 /// Seals anew at most `limit` of the values behind `after` that the first key did not seal; `None`
 /// when there are no more.
 pub async fn page(

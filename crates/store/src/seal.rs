@@ -18,7 +18,9 @@ pub struct Sealer {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("sealing keys are written as `id:base64 of 32 bytes`, separated by commas")]
+    #[error(
+        "sealing keys are written as `id:base64 of 32 bytes`, separated by commas; an id has letters, digits, `-`, `_` and `.`"
+    )]
     MalformedKeys,
     #[error("no sealing key has the id `{key_id}`")]
     UnknownKey { key_id: String },
@@ -113,7 +115,8 @@ fn parse_key(text: &str) -> Result<(String, LessSafeKey), Error> {
     let (id, key) = text.trim().split_once(':').ok_or(Error::MalformedKeys)?;
     let bytes = base64::engine::general_purpose::STANDARD.decode(key).map_err(|_| Error::MalformedKeys)?;
     let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| Error::MalformedKeys)?;
-    if id.is_empty() || id.len() > usize::from(u8::MAX) {
+    let is_plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    if id.is_empty() || id.len() > usize::from(u8::MAX) || !is_plain {
         return Err(Error::MalformedKeys);
     }
     Ok((id.to_owned(), LessSafeKey::new(key)))

@@ -86,10 +86,16 @@ pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Resul
     Ok(true)
 }
 
-/// Erases up to `limit` rows of each history table of one deleted tenant, and the tenant itself when
-/// nothing is left, which the audit log then tells. `None` if there is no deleted tenant; else its id and how many rows went.
-pub async fn erase_some(db: &impl GenericClient, limit: i64, now: Timestamp) -> Result<Option<(TenantId, u64)>> {
-    let Some(row) = db.query_opt("SELECT id FROM tenants WHERE deleted_at IS NOT NULL LIMIT 1", &[]).await? else {
+/// Erases up to `limit` rows of each history table of one tenant that was deleted before `before`, and the
+/// tenant itself when nothing is left, which the audit log then tells. `None` if there is no such tenant; else
+/// its id and how many rows went. May run in several places at once.
+pub async fn erase_some(
+    db: &impl GenericClient,
+    before: Timestamp,
+    limit: i64,
+    now: Timestamp,
+) -> Result<Option<(TenantId, u64)>> {
+    let Some(row) = db.query_opt("SELECT id FROM tenants WHERE deleted_at < $1 LIMIT 1", &[&before]).await? else {
         return Ok(None);
     };
     let id: Uuid = row.get(0);
@@ -129,8 +135,20 @@ pub async fn erase_some(db: &impl GenericClient, limit: i64, now: Timestamp) -> 
     erased += crate::delivery_stats::erase(db, id).await?;
     erased += crate::audit_log::blank(db, id, limit).await?;
     erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
+    // What is counted for all of a source is the tenant's where the source is.
+    let own =
+        "DELETE FROM event_stats WHERE tenant_id = $2 AND source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
+    erased += db.execute(own, &[&id, &crate::EVERY]).await?;
+    erased += db.execute("DELETE FROM idempotency_keys WHERE actor = $1", &[&id]).await?;
     if erased == 0 {
-        let sql = "WITH t AS (DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL RETURNING erased_rows)
+        // Another janitor may be at the same rows, and this one have found none that were free.
+        let sql = "WITH t AS (
+                       DELETE FROM tenants WHERE id = $1 AND deleted_at IS NOT NULL
+                         AND NOT EXISTS (SELECT FROM events WHERE tenant_id = $1)
+                         AND NOT EXISTS (SELECT FROM deliveries WHERE tenant_id = $1)
+                         AND NOT EXISTS (SELECT FROM dead_letters WHERE tenant_id = $1)
+                         AND NOT EXISTS (SELECT FROM rejected_requests WHERE tenant_id = $1)
+                       RETURNING erased_rows)
                    INSERT INTO audit_log (id, actor, action, resource, resource_id, tenant_id, after)
                    SELECT $2, 'posthorn', 'erase', 'tenant', $3, $1, jsonb_build_object('rows', erased_rows) FROM t";
         let entry = AuditEntryId::new(now, rand::random());

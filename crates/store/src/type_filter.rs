@@ -12,6 +12,15 @@ use crate::{GenericClient, Result};
 /// More types than this are not looked up one by one: so many are hardly rare all together.
 const MOST: i64 = 200;
 
+/// Which of a statement's parameters are which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameters {
+    pub before: u8,
+    pub from: u8,
+    pub texts: u8,
+    pub limit: u8,
+}
+
 /// What a list's patterns mean in a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Types {
@@ -68,19 +77,27 @@ impl Types {
         }
     }
 
-    /// The `FROM` item `alias`: the newest rows, at most `$limit`, of `table` that fulfil `conditions` and are
-    /// of these types, whose texts are `$texts`.
-    pub fn newest(&self, table: &str, alias: &str, conditions: &str, texts: u8, limit: u8) -> String {
-        let newest = |condition: &str| {
+    /// The `FROM` item `alias`: the newest rows, at most `$limit`, of `table` that fulfil `conditions`, have ids
+    /// from `$from` up to, not including, `$before`, and are of these types, whose texts are `$texts`.
+    pub fn newest(&self, table: &str, alias: &str, conditions: &str, parameters: Parameters) -> String {
+        let Parameters { before, from, texts, limit } = parameters;
+        let newest = |condition: &str, order: &str| {
             format!(
-                "(SELECT * FROM {table} {alias} WHERE {conditions} AND {condition} ORDER BY {alias}.id DESC LIMIT ${limit}) {alias}"
+                "(SELECT * FROM {table} {alias} WHERE {conditions} AND {alias}.id < ${before} AND {alias}.id >= ${from}
+                    AND {condition} ORDER BY {order} LIMIT ${limit}) {alias}"
             )
         };
+        let by_id = format!("{alias}.id DESC");
         match self {
-            Self::All => newest(&format!("${texts}::text[] IS NOT NULL")),
-            Self::Like(_) => newest(&format!("{alias}.event_type LIKE ANY (${texts}::text[])")),
+            Self::All => newest(&format!("${texts}::text[] IS NOT NULL"), &by_id),
+            Self::Like(_) => newest(&format!("{alias}.event_type LIKE ANY (${texts}::text[])"), &by_id),
             Self::These(_) => {
-                let of_one = newest(&format!("{alias}.event_type COLLATE \"C\" = named.event_type"));
+                // An equation of the type would let the planner read in the order of ids, since the type is then
+                // the same in all rows: cheapest for the average type, and endless for a rare one. A range of
+                // (type, id) is the same rows, and only the index on type and id has them in order.
+                let key = format!("({alias}.event_type COLLATE \"C\", {alias}.id)");
+                let range = format!("{key} < (named.event_type, ${before}) AND {key} >= (named.event_type, ${from})");
+                let of_one = newest(&range, &format!("{alias}.event_type COLLATE \"C\" DESC, {alias}.id DESC"));
                 format!("unnest(${texts}::text[]) AS named (event_type) CROSS JOIN LATERAL {of_one}")
             }
         }

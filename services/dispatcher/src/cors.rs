@@ -37,7 +37,8 @@ impl Origins {
         *self != Self::None
     }
 
-    /// What browsers are told. An answer to another origin is the same without the headers.
+    /// What browsers are told. An answer to another origin is the same without the headers; a preflight that asks for
+    /// what is not allowed is 400.
     pub fn middleware(&self) -> Cors {
         let cors = Cors::default()
             .block_on_origin_mismatch(false)

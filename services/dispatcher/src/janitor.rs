@@ -61,7 +61,8 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     while rollup::add_a_day(&client, now).await? {}
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;
-    while let Some((tenant, erased)) = tenants::erase_some(&client, settings.erase_batch, Timestamp::now()).await? {
+    let deleted_before = earlier(now, Duration::from_secs(settings.erase_after_seconds));
+    while let Some((tenant, erased)) = tenants::erase_some(&client, deleted_before, settings.erase_batch, now).await? {
         info!(tenant.id = %tenant, erased, "erased history of a deleted tenant");
     }
     Ok(())

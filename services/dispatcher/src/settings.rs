@@ -110,6 +110,8 @@ pub struct Janitor {
     pub keep_stats_days: i64,
     /// Rows of counts that are merged at once, when their hour is over.
     pub merge_batch: i64,
+    /// How long after it was deleted a tenant is erased, in seconds: attempts in hand end first, and are erased too.
+    pub erase_after_seconds: u64,
     /// Rows of a deleted tenant that are erased at once.
     pub erase_batch: i64,
 }

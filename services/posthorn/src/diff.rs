@@ -20,7 +20,7 @@ pub fn differences(before: &Value, after: &Value) -> Vec<String> {
 /// `wanted` on top of `current`: what an object does not name stays as it is, at any depth.
 pub fn overlaid(current: &Value, wanted: &Value) -> Value {
     match (current, wanted) {
-        (Value::Object(current), Value::Object(wanted)) => {
+        (Value::Object(current), Value::Object(wanted)) if is_same_kind(current, wanted) => {
             let mut merged: Map<String, Value> = current.clone();
             for (name, value) in wanted {
                 let below = current.get(name).map_or_else(|| value.clone(), |current| overlaid(current, value));
@@ -28,12 +28,26 @@ pub fn overlaid(current: &Value, wanted: &Value) -> Value {
             }
             merged.into()
         }
+        (Value::Array(current), Value::Array(wanted)) if current.len() == wanted.len() => {
+            current.iter().zip(wanted).map(|(current, wanted)| overlaid(current, wanted)).collect::<Vec<_>>().into()
+        }
         // Written as 50, shown as 50.0.
         (Value::Number(current), Value::Number(wanted)) if current.as_f64() == wanted.as_f64() => {
             current.clone().into()
         }
         _ => wanted.clone(),
     }
+}
+
+/// Of another kind, one is not a part of the other: what the kinds have in common is a coincidence.
+fn is_same_kind(current: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
+    ["kind", "scheme"].iter().all(|name| wanted.get(*name).is_none_or(|kind| current.get(*name) == Some(kind)))
+}
+
+/// Whether what stands at a pointer may be a credential, in a field of the API or one that was meant to be.
+fn is_secret(pointer: &str) -> bool {
+    let pointer = pointer.to_ascii_lowercase();
+    ["secret", "token", "password", "credential", "headers"].iter().any(|word| pointer.contains(word))
 }
 
 fn compare(pointer: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
@@ -48,6 +62,10 @@ fn compare(pointer: &str, before: &Value, after: &Value, lines: &mut Vec<String>
                 compare(&below, old.get(name).unwrap_or(&absent), new.get(name).unwrap_or(&absent), lines);
             }
         }
+        // Field by field, since one of them may be a credential.
+        (Value::Null, Value::Object(new)) if !new.is_empty() => compare(pointer, &Map::new().into(), after, lines),
+        (Value::Object(old), Value::Null) if !old.is_empty() => compare(pointer, before, &Map::new().into(), lines),
+        _ if before != after && is_secret(pointer) => lines.push(format!("{pointer}: changed")),
         _ if before != after => lines.push(format!("{pointer}: {} → {}", short(before), short(after))),
         _ => {}
     }
@@ -79,5 +97,22 @@ mod tests {
             ["/a/changed: [1,2] → [3]", "/gone: \"x\" → null", "/new: null → true"]
         );
         assert_eq!(differences(&merged, &overlaid(&merged, &wanted)), [""; 0]);
+    }
+
+    #[test]
+    fn defaults_in_a_list_stay_and_what_is_of_another_kind_is_taken_whole() {
+        let current = json!([{ "scheme": "hmac_sha256", "header": "X-Sig", "encoding": "hex", "prefix": "" }]);
+        assert_eq!(overlaid(&current, &json!([{ "scheme": "hmac_sha256", "header": "X-Sig" }])), current);
+        let other = json!([{ "scheme": "standard" }]);
+        assert_eq!(overlaid(&current, &other), other);
+        let policy = json!({ "kind": "schedule", "delays_seconds": [60] });
+        let wanted = json!({ "kind": "exponential", "base_seconds": 1 });
+        assert_eq!(overlaid(&policy, &wanted), wanted);
+    }
+
+    #[test]
+    fn what_may_be_a_credential_is_not_shown() {
+        let lines = differences(&json!({}), &json!({ "signing_secret": "whsec_x", "config": { "api_token": "y" } }));
+        assert_eq!(lines, ["/config/api_token: changed", "/signing_secret: changed"]);
     }
 }

@@ -30,6 +30,8 @@ pub enum CliError {
     Payload(#[source] serde_json::Error),
     #[error("the secret cannot be used: {0}")]
     Secret(String),
+    #[error("the first key does not open what is sealed under its id in `{0}`: it is another key of that name")]
+    WrongKey(&'static str),
     #[error("{0} values open with none of the keys")]
     Unopened(usize),
     #[error("{0} of the events sent did not arrive in time")]

@@ -104,10 +104,12 @@ impl Apply {
 }
 
 /// How many event types were changed, or would be, and how many were as wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Done {
     pub changed: usize,
     pub unchanged: usize,
+    /// Those that the catalogue has beyond the wanted ones.
+    pub beyond: Vec<String>,
 }
 
 /// Brings the catalogue in line with `wanted`, and tells of each change; only tells if it is a `plan`.
@@ -128,7 +130,9 @@ pub async fn keep(api: &Api, wanted: &[Entry], is_plan: bool, prune: bool) -> Re
             take(api, step).await?;
         }
     }
-    Ok(Done { changed: steps.len(), unchanged })
+    let is_wanted = |name: &String| wanted.iter().any(|entry| entry.name == *name);
+    let beyond = known.into_keys().filter(|name| !is_wanted(name)).collect();
+    Ok(Done { changed: steps.len(), unchanged, beyond })
 }
 
 async fn take(api: &Api, step: &Step) -> Result<(), CliError> {
@@ -145,7 +149,7 @@ async fn take(api: &Api, step: &Step) -> Result<(), CliError> {
     Ok(())
 }
 
-fn path(name: &str) -> String {
+pub fn path(name: &str) -> String {
     format!("/v1/event-types/{}", name.replace('/', "%2F"))
 }
 

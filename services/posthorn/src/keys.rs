@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use posthorn_store::reseal::{self, Count, Page, Shelf};
 use posthorn_store::seal::Sealer;
-use posthorn_store::{Settings, Store};
+use posthorn_store::{Client, Settings, Store};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -44,13 +44,17 @@ impl Keys {
 impl Record {
     async fn list(self) -> Result<(), CliError> {
         let store = self.store()?;
-        tell(store.sealer(), &reseal::census(&store.client().await?).await?);
-        Ok(())
+        let db = store.client().await?;
+        self.check(&store, &db).await?;
+        let counts = reseal::census(&db).await?;
+        tell(store.sealer(), &counts);
+        unknown(store.sealer(), &counts)
     }
 
     async fn reseal(self) -> Result<(), CliError> {
         let store = self.store()?;
         let db = store.client().await?;
+        self.check(&store, &db).await?;
         let mut stuck = 0;
         for shelf in Shelf::ALL {
             let mut resealed = 0;
@@ -68,6 +72,16 @@ impl Record {
         }
         tell(store.sealer(), &reseal::census(&db).await?);
         if stuck > 0 { Err(CliError::Unopened(stuck)) } else { Ok(()) }
+    }
+
+    /// Fails when the first key is not the one that its id says.
+    async fn check(&self, store: &Store, db: &Client) -> Result<(), CliError> {
+        for shelf in Shelf::ALL {
+            if !reseal::opens(db, store.sealer(), shelf).await? {
+                return Err(CliError::WrongKey(shelf.table()));
+            }
+        }
+        Ok(())
     }
 
     fn store(&self) -> Result<Store, CliError> {
@@ -95,6 +109,13 @@ fn tell(sealer: &Sealer, counts: &[Count]) {
             Need::Reseal => format!("{key_id}: needed; `posthorn keys reseal` seals anew what it sealed"),
         });
     }
+}
+
+/// Fails when there is something that only a key opens which is not in the list.
+fn unknown(sealer: &Sealer, counts: &[Count]) -> Result<(), CliError> {
+    let is_unknown = |count: &&Count| sealer.key_ids().all(|id| id != count.key_id);
+    let values: i64 = counts.iter().filter(is_unknown).map(|count| count.values).sum();
+    if values > 0 { Err(CliError::Unopened(usize::try_from(values).unwrap_or_default())) } else { Ok(()) }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{QUEUED, bounds, millisecond, unsigned};
 use crate::error::readable;
 use crate::page::{self, Page, Span};
-use crate::type_filter::Types;
+use crate::type_filter::{Parameters, Types};
 use crate::{GenericClient, Result};
 
 /// A delivery as the API lists it.
@@ -75,10 +75,10 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
         Types::find(db, "deliveries", tenant, &filter.event_types).await?
     };
     let event = filter.event_id.map_or("$6::uuid IS NULL", |_| "d.event_id = $6");
-    let conditions = format!("{scope} AND {narrowed} {state} AND d.id < $3 AND d.id >= $4 AND d.id < $5 AND {event}");
+    let conditions = format!("{scope} AND {narrowed} {state} AND d.id < $5 AND {event}");
     let sql = format!(
         "SELECT {COLUMNS} FROM {} LEFT JOIN subscriptions s ON s.id = d.subscription_id ORDER BY d.id DESC LIMIT $8",
-        types.newest(table, "d", &conditions, 7, 8),
+        types.newest(table, "d", &conditions, Parameters { before: 3, from: 4, texts: 7, limit: 8 }),
     );
     let statement = page::prepare(db, &sql).await?;
     let rows = db

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::event_type;
 use crate::page::{self, Page, Span};
-use crate::type_filter::Types;
+use crate::type_filter::{Parameters, Types};
 use crate::{GenericClient, Result};
 
 /// An event as the API lists it.
@@ -78,9 +78,11 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
     } else {
         Types::find(db, "events", tenant, &filter.event_types).await?
     };
-    let conditions = format!("{scope} {unrouted} AND e.id < $2 AND e.id >= $3 AND e.id < $4 AND {source}");
-    let sql =
-        format!("SELECT {COLUMNS} FROM {} ORDER BY e.id DESC LIMIT $8", types.newest("events", "e", &conditions, 7, 8));
+    let conditions = format!("{scope} {unrouted} AND e.id < $4 AND {source}");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM {} ORDER BY e.id DESC LIMIT $8",
+        types.newest("events", "e", &conditions, Parameters { before: 2, from: 3, texts: 7, limit: 8 })
+    );
     let statement = page::prepare(db, &sql).await?;
     let (span, before) = (filter.span, page.before());
     let rows = db

@@ -385,7 +385,7 @@ async fn a_deleted_tenant_is_erased_to_the_last_row() {
     let transaction = client.transaction().await.unwrap();
     assert!(tenants::delete(&transaction, tenant, now()).await.unwrap());
     transaction.commit().await.unwrap();
-    while tenants::erase_some(&client, 100, now()).await.unwrap().is_some() {}
+    while tenants::erase_some(&client, later(now(), secs(1)), 100, now()).await.unwrap().is_some() {}
 
     for table in ["tenants", "subscriptions", "events", "event_dedup", "outbox", "deliveries", "attempts"] {
         let left: i64 = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0);

@@ -104,7 +104,8 @@ fn filled_in(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<S
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
-        let unclosed = || CliError::Apply(format!("`${{` without `}}` in `{text}`"));
+        // Without the text, which may be half a secret.
+        let unclosed = || CliError::Apply("a text has `${` without `}`".to_owned());
         let (name, behind) = after.split_once('}').ok_or_else(unclosed)?;
         let value = variable(name);
         let value = value.ok_or_else(|| CliError::Apply(format!("the variable `{name}` is not in the environment")))?;

@@ -58,16 +58,21 @@ impl Apply {
         let mut run = Run { api: &self.api, plan: self.plan, changed: 0, unchanged: 0 };
         let mut gone = Vec::new();
         if let Some(entries) = &file.event_types {
-            let done = event_types::keep(&self.api, entries, self.plan, self.prune).await?;
+            // What the catalogue has beyond the file is pruned with all else, at the end.
+            let done = event_types::keep(&self.api, entries, self.plan, false).await?;
             run.changed += done.changed;
             run.unchanged += done.unchanged;
+            for name in done.beyond {
+                gone.push(Gone { label: format!("event type {name}"), path: event_types::path(&name) });
+            }
         }
         let tenants = run.tenants(file.tenants.as_deref(), &mut gone).await?;
         if let Some(sources) = &file.sources {
             run.sources(sources, &tenants, &mut gone).await?;
         }
         if let Some(subscriptions) = &file.subscriptions {
-            run.subscriptions(subscriptions, &tenants, &mut gone).await?;
+            let named = file.tenants.iter().flatten().map(|tenant| tenant.external_id.as_str());
+            run.subscriptions(subscriptions, named, &tenants, &mut gone).await?;
         }
         if self.prune {
             // The other way round: a tenant last.
@@ -149,25 +154,26 @@ impl Run<'_> {
         mut fields: Map<String, Value>,
     ) -> Result<(), CliError> {
         let config = fields.remove("config");
-        let mut lines = unmet(current, &fields);
-        let mut body = if lines.is_empty() { Map::new() } else { fields };
+        let mut unmet = unmet(current, &fields);
         if let Some(config) = config {
             let differ = source::config_differences(current, &wanted.provider, &config)?;
             if !differ.is_empty() {
-                lines.extend(differ);
-                body.insert("config".to_owned(), config);
+                unmet.lines.extend(differ);
+                unmet.body.insert("config".to_owned(), config);
             }
         }
-        self.update(label, &path_of("/v1/sources", current)?, lines, body).await
+        self.update(label, &path_of("/v1/sources", current)?, unmet).await
     }
 
     async fn subscriptions(
         &mut self,
         wanted: &[Subscription],
+        named: impl Iterator<Item = &str>,
         tenants: &Tenants,
         gone: &mut Vec<Gone>,
     ) -> Result<(), CliError> {
-        let mut of_tenants: BTreeMap<&str, Vec<&Subscription>> = BTreeMap::new();
+        // A tenant that the file names may have none left.
+        let mut of_tenants: BTreeMap<&str, Vec<&Subscription>> = named.map(|tenant| (tenant, Vec::new())).collect();
         for subscription in wanted {
             of_tenants.entry(&subscription.tenant).or_default().push(subscription);
         }
@@ -235,17 +241,12 @@ impl Run<'_> {
             let made = if self.plan { create.into() } else { self.api.post(collection, &create.into()).await? };
             return Ok(Some(made));
         };
-        self.update(label, &path_of(collection, &current)?, unmet(&current, &fields), fields).await?;
+        self.update(label, &path_of(collection, &current)?, unmet(&current, &fields)).await?;
         Ok(None)
     }
 
-    async fn update(
-        &mut self,
-        label: &str,
-        path: &str,
-        lines: Vec<String>,
-        body: Map<String, Value>,
-    ) -> Result<(), CliError> {
+    async fn update(&mut self, label: &str, path: &str, unmet: Unmet) -> Result<(), CliError> {
+        let Unmet { lines, body } = unmet;
         if lines.is_empty() {
             self.unchanged += 1;
             return Ok(());
@@ -266,25 +267,31 @@ impl Run<'_> {
     }
 }
 
-/// What `current` has otherwise than `wanted`. Values of headers may be credentials and are not shown.
-fn unmet(current: &Value, wanted: &Map<String, Value>) -> Vec<String> {
-    let mut before = Map::new();
-    let mut after = Map::new();
-    let mut lines = Vec::new();
+/// What `current` has otherwise than `wanted`, and the fields with which it has not: whole, since the API replaces
+/// a field whole and the file may name a part of it.
+fn unmet(current: &Value, wanted: &Map<String, Value>) -> Unmet {
+    let mut unmet = Unmet::default();
     for (name, value) in wanted {
         let now = &current[name.as_str()];
-        if name == "headers" {
-            // A map of the client's own: it is what it is, and not part of one.
-            if now != value {
-                lines.push("/headers: changed".to_owned());
-            }
-        } else {
-            before.insert(name.clone(), now.clone());
-            after.insert(name.clone(), overlaid(now, value));
+        // A map of the client's own is what it is, and not a part of one.
+        let merged = if name == "headers" { value.clone() } else { overlaid(now, value) };
+        let field = |value: &Value| Value::from(Map::from_iter([(name.clone(), value.clone())]));
+        let lines = differences(&field(now), &field(&merged));
+        if !lines.is_empty() {
+            unmet.lines.extend(lines);
+            unmet.body.insert(name.clone(), merged);
         }
     }
-    lines.extend(differences(&before.into(), &after.into()));
-    lines
+    unmet
+}
+
+/// What has to be changed of a thing.
+#[derive(Debug, Default)]
+struct Unmet {
+    /// A line for each difference.
+    lines: Vec<String>,
+    /// The request's.
+    body: Map<String, Value>,
 }
 
 /// Takes the subscription of that name out of its tenant's.
@@ -322,18 +329,27 @@ mod tests {
     fn only_what_the_file_names_is_compared_and_headers_are_not_shown() {
         let current = json!({
             "id": "sub_1", "timeout_seconds": 10, "rate_limit": { "per_second": 50.0 },
-            "retry_policy": { "kind": "schedule", "delays_seconds": [60], "permanent_statuses": [] },
+            "retry_policy": { "kind": "schedule", "delays_seconds": [60], "permanent_statuses": [404] },
             "headers": { "x-key": "old", "x-other": "1" },
         });
         let same = json!({
             "timeout_seconds": 10, "rate_limit": { "per_second": 50 },
             "retry_policy": { "kind": "schedule", "delays_seconds": [60] }, "headers": { "x-key": "old", "x-other": "1" },
         });
-        assert_eq!(unmet(&current, &wanted(same)), [""; 0]);
-        let other = json!({ "timeout_seconds": 5, "headers": { "x-key": "old" }, "rate_limit": null });
-        assert_eq!(
-            unmet(&current, &wanted(other)),
-            ["/headers: changed", "/rate_limit: {\"per_second\":50.0} → null", "/timeout_seconds: 10 → 5"]
-        );
+        assert_eq!(unmet(&current, &wanted(same)).lines, [""; 0]);
+        let other = json!({
+            "timeout_seconds": 5, "headers": { "x-key": "old" }, "rate_limit": null,
+            "retry_policy": { "kind": "schedule", "delays_seconds": [5] },
+        });
+        let unmet = unmet(&current, &wanted(other));
+        let told = [
+            "/headers/x-other: changed",
+            "/rate_limit/per_second: 50.0 → null",
+            "/retry_policy/delays_seconds: [60] → [5]",
+            "/timeout_seconds: 10 → 5",
+        ];
+        assert_eq!(unmet.lines, told);
+        let policy = json!({ "kind": "schedule", "delays_seconds": [5], "permanent_statuses": [404] });
+        assert_eq!(unmet.body["retry_policy"], policy, "the API replaces it whole");
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
     rate(&mut checks, "/rate_limit/per_second", subscription.rate_limit.map(|limit| limit.per_second));
     headers(&mut checks, &subscription.headers);
-    signatures(&mut checks, &subscription.signatures);
+    signatures(&mut checks, &subscription.signatures, &subscription.headers);
     checks.finish()
 }
 
@@ -102,7 +102,8 @@ fn is_reserved(name: &str) -> bool {
     name.starts_with("webhook-") || name.starts_with("proxy-") || RESERVED.contains(&name.as_str())
 }
 
-fn signatures(checks: &mut Checks, signatures: &[SignatureScheme]) {
+/// `headers` are the subscription's own, in which a signature would take another value's place.
+fn signatures(checks: &mut Checks, signatures: &[SignatureScheme], headers: &BTreeMap<String, String>) {
     checks.require((1..=5).contains(&signatures.len()), "/signatures", "from 1 to 5 schemes");
     let mut seen = BTreeSet::new();
     for (index, scheme) in signatures.iter().enumerate() {
@@ -111,7 +112,10 @@ fn signatures(checks: &mut Checks, signatures: &[SignatureScheme]) {
             // It shares that header with `standard`.
             SignatureScheme::StandardEd25519 => "webhook-signature v1a".to_owned(),
             SignatureScheme::HmacSha256 { header, prefix, .. } => {
-                header_name(checks, &format!("/signatures/{index}/header"), header);
+                let pointer = format!("/signatures/{index}/header");
+                header_name(checks, &pointer, header);
+                let is_free = !headers.keys().any(|own| own.eq_ignore_ascii_case(header));
+                checks.require(is_free, &pointer, "the header is one of `headers` as well");
                 let plain = prefix.len() <= 32 && prefix.bytes().all(|b| b.is_ascii_graphic());
                 let detail = "at most 32 printable ASCII characters";
                 checks.require(plain, &format!("/signatures/{index}/prefix"), detail);

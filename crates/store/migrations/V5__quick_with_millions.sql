@@ -5,6 +5,7 @@
 CREATE INDEX deliveries_dead_by_tenant ON deliveries (tenant_id, id) WHERE state = 'dead';
 CREATE INDEX deliveries_dead_by_subscription ON deliveries (subscription_id, id) WHERE state = 'dead';
 CREATE INDEX deliveries_held_by_tenant ON deliveries (tenant_id, id) WHERE state = 'held';
+CREATE INDEX deliveries_cancelled ON deliveries (id) WHERE state = 'cancelled';
 CREATE INDEX deliveries_cancelled_by_tenant ON deliveries (tenant_id, id) WHERE state = 'cancelled';
 CREATE INDEX deliveries_cancelled_by_subscription ON deliveries (subscription_id, id) WHERE state = 'cancelled';
 
@@ -17,6 +18,7 @@ CREATE INDEX events_by_source ON events (source_id, id);
 CREATE INDEX events_by_source_slug ON events (source_slug, id);
 
 CREATE INDEX dead_letters_by_subscription ON dead_letters (subscription_id, id);
+CREATE INDEX dead_letters_by_reason ON dead_letters (reason, id);
 CREATE INDEX rejected_requests_by_reason ON rejected_requests (source_id, reason, id);
 
 -- From here on the largest UUID in the place of a tenant, subscription or source stands for all of them:

@@ -57,7 +57,7 @@ def is_ruled(case: Case, response: Response) -> bool:
     if response.status_code != 422:
         return False
     operation = str(case.operation.definition.raw["operationId"])
-    pointers = [error["pointer"] for error in json.loads(response.content)["errors"]]
+    pointers = [error["pointer"] for error in json.loads(response.content).get("errors", [])]
     # A pointer may hold any character: the names of fields are the caller's.
     rules = [at for of, at, _ in RULES if re.fullmatch(of, operation)]
-    return all(any(re.fullmatch(at, pointer, re.DOTALL) for at in rules) for pointer in pointers)
+    return bool(pointers) and all(any(re.fullmatch(at, pointer, re.DOTALL) for at in rules) for pointer in pointers)

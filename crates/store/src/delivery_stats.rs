@@ -118,37 +118,6 @@ pub async fn backlog(db: &impl GenericClient, subscription: SubscriptionId) -> R
     Ok((row.get(0), row.get(1)))
 }
 
-const MERGE_ENDS: &str = "
-WITH g AS (
-    DELETE FROM delivery_stats WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM delivery_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING *
-)
-INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
-SELECT tenant_id, subscription_id, hour, event_type, 0, sum(delivered), sum(failed)
-FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE
-SET delivered = s.delivered + excluded.delivered, failed = s.failed + excluded.failed";
-
-const MERGE_ATTEMPTS: &str = "
-WITH g AS (
-    DELETE FROM attempt_stats WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM attempt_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING *
-)
-INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
-SELECT tenant_id, subscription_id, hour, bucket, 0, sum(attempts), sum(failed), sum(millis)
-FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-ON CONFLICT (tenant_id, subscription_id, hour, bucket, shard) DO UPDATE
-SET attempts = s.attempts + excluded.attempts, failed = s.failed + excluded.failed, millis = s.millis + excluded.millis";
-
-/// Puts the shards of hours before `before` into one row each, at most `limit` rows of each table at once.
-/// Returns whether there may be more.
-pub async fn merge(db: &impl GenericClient, before: Timestamp, limit: i64) -> Result<bool> {
-    let ends = crate::merge(db, MERGE_ENDS, before, limit).await?;
-    Ok(crate::merge(db, MERGE_ATTEMPTS, before, limit).await? || ends)
-}
-
 /// Forgets the hours before `before`.
 pub async fn drop_old(db: &impl GenericClient, before: Timestamp) -> Result<()> {
     db.execute("DELETE FROM delivery_stats WHERE hour < $1", &[&before]).await?;

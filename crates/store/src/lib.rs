@@ -31,7 +31,6 @@ pub mod subscriptions;
 pub mod tenants;
 mod type_filter;
 
-use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use deadpool_postgres::{Client, GenericClient, Transaction};
@@ -48,10 +47,3 @@ fn stats_shard() -> i16 {
 
 /// In counts, in the place of a tenant, a subscription or a source: all of them.
 const EVERY: Uuid = Uuid::max();
-
-/// Runs a statement that merges the shards of hours before `before`. Counts stay what they are, since the
-/// rows go and their sum comes at once. Returns whether there may be more than the `limit`.
-async fn merge(db: &impl GenericClient, statement: &str, before: Timestamp, limit: i64) -> Result<bool> {
-    // Each row that went is at most one that came.
-    Ok(db.execute(statement, &[&before, &limit]).await? > 0)
-}

@@ -162,27 +162,6 @@ pub async fn count_matches(db: &impl GenericClient, matches: &[Matches]) -> Resu
     Ok(())
 }
 
-const MERGE: &str = "
-WITH g AS (
-    DELETE FROM event_stats WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM event_stats WHERE shard > 0 AND hour < $1 LIMIT $2 FOR UPDATE SKIP LOCKED))
-    RETURNING *
-)
-INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, duplicates, schema_violations,
-                              last_received_at)
-SELECT tenant_id, source_id, hour, event_type, 0, sum(received), sum(duplicates), sum(schema_violations), max(last_received_at)
-FROM g GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-ON CONFLICT (tenant_id, source_id, hour, event_type, shard) DO UPDATE
-SET received = s.received + excluded.received, duplicates = s.duplicates + excluded.duplicates,
-    schema_violations = s.schema_violations + excluded.schema_violations,
-    last_received_at = greatest(s.last_received_at, excluded.last_received_at)";
-
-/// Puts the shards of hours before `before` into one row each, at most `limit` rows at once. Returns whether
-/// there may be more.
-pub async fn merge(db: &impl GenericClient, before: Timestamp, limit: i64) -> Result<bool> {
-    crate::merge(db, MERGE, before, limit).await
-}
-
 /// Forgets the hours before `before`.
 pub async fn drop_old(db: &impl GenericClient, before: Timestamp) -> Result<()> {
     db.execute("DELETE FROM event_stats WHERE hour < $1", &[&before]).await?;

@@ -56,8 +56,7 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     delivery_stats::drop_old(&client, earlier(now, days)).await?;
     // Whoever counts in an hour that is over does so within minutes.
     let over = earlier(now, Duration::from_secs(2 * 3600));
-    while source_stats::merge(&client, over, settings.merge_batch).await? {}
-    while delivery_stats::merge(&client, over, settings.merge_batch).await? {}
+    while rollup::merge(&client, over, settings.merge_batch).await? {}
     while rollup::add_a_day(&client, now).await? {}
     idempotency::drop_old(&client, now).await?;
     tell_untold(store, now).await?;

@@ -24,8 +24,7 @@ async fn shards(client: &Client, table: &str) -> i64 {
 
 async fn merge(client: &Client) {
     let over = hours_ago(2);
-    while delivery_stats::merge(client, over, 3).await.unwrap() {}
-    while source_stats::merge(client, over, 3).await.unwrap() {}
+    while rollup::merge(client, over, 3).await.unwrap() {}
 }
 
 #[tokio::test]

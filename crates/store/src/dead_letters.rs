@@ -44,8 +44,8 @@ s AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, failed)
     SELECT l.tenant_id, l.subscription_id, date_trunc('hour', $5::timestamptz), d.event_type, 0, 1
     FROM d CROSS JOIN LATERAL (VALUES
-        (d.tenant_id, d.subscription_id), (d.tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
-        ('ffffffff-ffff-ffff-ffff-ffffffffffff', 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+        (d.tenant_id, d.subscription_id), (d.tenant_id, $11::uuid),
+        ($11::uuid, $11::uuid)
     ) AS l (tenant_id, subscription_id) ORDER BY 1, 2
     ON CONFLICT (tenant_id, subscription_id, hour, event_type, shard) DO UPDATE SET failed = s.failed + 1
 )
@@ -92,6 +92,7 @@ pub async fn of_delivery(db: &impl GenericClient, id: DeadLetterId, death: &Deat
                 &first,
                 &last,
                 &death.lease_until,
+                &crate::EVERY,
             ],
         )
         .await?;

@@ -80,8 +80,8 @@ a AS (
 -- Counts of each subscription, each tenant and all; sorted, since recorders that count in the same rows must not deadlock.
 ds AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
-    SELECT coalesce(tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
-           coalesce(subscription_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+    SELECT coalesce(tenant_id, $32::uuid),
+           coalesce(subscription_id, $32::uuid),
            date_trunc('hour', $24::timestamptz), event_type, $31::smallint,
            count(*) FILTER (WHERE state = 'delivered'), count(*) FILTER (WHERE state = 'dead')
     FROM d WHERE state IN ('delivered', 'dead')
@@ -91,8 +91,8 @@ ds AS (
 ),
 ats AS (
     INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
-    SELECT coalesce(tenant_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
-           coalesce(subscription_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'),
+    SELECT coalesce(tenant_id, $32::uuid),
+           coalesce(subscription_id, $32::uuid),
            date_trunc('hour', $24::timestamptz), bucket, $31::smallint,
            count(*), count(error), sum(response_time_ms)
     FROM (SELECT *, ceil(ln(response_time_ms + 1) / ln(1.1))::smallint AS bucket FROM a) b
@@ -177,6 +177,7 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
                 &attempts.response_headers,
                 &attempts.request_headers,
                 &crate::stats_shard(),
+                &crate::EVERY,
             ],
         )
         .await?;

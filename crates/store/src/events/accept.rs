@@ -152,7 +152,7 @@ o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(sec
 -- Of each tenant, nil for none, and of all. Sorted as the dedup keys are, and for the same reason.
 s AS (
     INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, schema_violations, last_received_at)
-    SELECT CASE WHEN grouping(tenant) = 1 THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    SELECT CASE WHEN grouping(tenant) = 1 THEN $21::uuid
                 ELSE coalesce(tenant, '00000000-0000-0000-0000-000000000000') END,
            source_id, hour, event_type, $20::smallint, count(*), count(schema_violation), max(received_at)
     FROM (SELECT *, date_trunc('hour', received_at) AS hour FROM r) t
@@ -207,6 +207,7 @@ pub async fn accept(db: &impl GenericClient, events: &[NewEvent], now: Timestamp
                 &buckets[0],
                 &f64::from(OUTBOX_HEAD_START_SECS),
                 &shard,
+                &crate::EVERY,
             ],
         )
         .await?;
@@ -238,7 +239,7 @@ f AS (
 u AS (UPDATE events e SET duplicates = e.duplicates + f.n FROM f WHERE e.id = f.event_id),
 s AS (
     INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, duplicates)
-    SELECT CASE WHEN grouping(e.tenant_id) = 1 THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    SELECT CASE WHEN grouping(e.tenant_id) = 1 THEN $3::uuid
                 ELSE coalesce(e.tenant_id, '00000000-0000-0000-0000-000000000000') END,
            e.source_id, date_trunc('hour', now()), e.event_type, $2::smallint, sum(f.n)
     FROM f JOIN events e ON e.id = f.event_id
@@ -250,11 +251,11 @@ SELECT dedup_key, event_id FROM f";
 /// Counts each key's repeats with its first event, and tells which that is.
 async fn count_duplicates(db: &impl GenericClient, keys: &[Uuid], shard: i16) -> Result<HashMap<Uuid, Uuid>> {
     let statement = db.prepare_cached(COUNT_DUPLICATES).await?;
-    let rows = match db.query(&statement, &[&keys, &shard]).await {
+    let rows = match db.query(&statement, &[&keys, &shard, &crate::EVERY]).await {
         Ok(rows) => rows,
         // Two batches that count the same events in opposite order: the database picks one to fail.
         Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED) => {
-            db.query(&statement, &[&keys, &shard]).await?
+            db.query(&statement, &[&keys, &shard, &crate::EVERY]).await?
         }
         Err(error) => return Err(error.into()),
     };

@@ -1,6 +1,6 @@
 //! The broker as the services use it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use posthorn_bus::topology::{DEAD_QUEUE, EVENT, EVENTS, EVENTS_QUEUE};
@@ -8,6 +8,7 @@ use posthorn_bus::{Consumer, Disposition, Gate, Handler, Link, Outgoing, Publish
 use posthorn_testkit::{Broker, eventually};
 use secrecy::SecretString;
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 fn settings(broker: &Broker) -> Settings {
@@ -125,23 +126,23 @@ async fn after_a_stall_nothing_is_taken_until_the_gate_opens_and_then_the_messag
     let (publisher, publishing) = publisher(settings(&broker), "test");
     tokio::spawn(publishing);
     eventually("a connection", || async { publisher.link().is_up().then_some(()) }).await;
-    let (handled, is_well) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-    let (counter, well) = (Arc::clone(&handled), Arc::clone(&is_well));
+    let (handled, (is_well, well)) = (Arc::new(AtomicUsize::new(0)), watch::channel(false));
+    let (counter, when_handled) = (Arc::clone(&handled), well.clone());
     let consumers = vec![consumer(EVENTS_QUEUE, move |message| {
         counter.fetch_add(1, Ordering::Relaxed);
-        match (well.load(Ordering::Relaxed), message.redelivered) {
+        match (*when_handled.borrow(), message.redelivered) {
             (true, true) => Disposition::Done,
             _ => Disposition::Stall,
         }
     })];
     let waits = Arc::new(AtomicUsize::new(0));
-    let (well, entered) = (Arc::clone(&is_well), Arc::clone(&waits));
+    let entered = Arc::clone(&waits);
     // Open the first time, then only once all is well.
     let gate: Gate = Arc::new(move || {
-        let (well, first) = (Arc::clone(&well), entered.fetch_add(1, Ordering::Relaxed) == 0);
+        let (mut well, first) = (well.clone(), entered.fetch_add(1, Ordering::Relaxed) == 0);
         Box::pin(async move {
-            while !first && !well.load(Ordering::Relaxed) {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            if !first {
+                well.wait_for(|well| *well).await.unwrap();
             }
         })
     });
@@ -152,7 +153,7 @@ async fn after_a_stall_nothing_is_taken_until_the_gate_opens_and_then_the_messag
 
     eventually("the gate is asked again", || async { (waits.load(Ordering::Relaxed) == 2).then_some(()) }).await;
     assert_eq!(handled.load(Ordering::Relaxed), 1);
-    is_well.store(true, Ordering::Relaxed);
+    is_well.send(true).unwrap();
     eventually("it comes again", || async { (handled.load(Ordering::Relaxed) == 2).then_some(()) }).await;
     stop.cancel();
 }

@@ -6,6 +6,7 @@
 mod broker;
 mod cors;
 mod counts;
+mod erasure;
 mod lists;
 mod record;
 mod reseal;

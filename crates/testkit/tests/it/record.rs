@@ -13,11 +13,10 @@ use posthorn_core::time::{later, whole_micros};
 use posthorn_core::{dedup, subscription};
 use posthorn_store::deliveries::{self, Claim, Made, NewDelivery, Report, Word};
 use posthorn_store::events::{self, Accepted, NewEvent};
-use posthorn_store::page::Page;
 use posthorn_store::schedule::{self, Allowance};
 use posthorn_store::subscriptions::Subscription;
 use posthorn_store::tenants::Tenant;
-use posthorn_store::{Client, audit_log, subscriptions, tenants};
+use posthorn_store::{Client, subscriptions, tenants};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
@@ -368,32 +367,4 @@ async fn what_a_rate_allowed_and_nobody_needed_goes_back() {
 
     let left: f64 = client.query_one("SELECT tokens FROM subscription_runtime", &[]).await.unwrap().get(0);
     assert_eq!(left, 4.0);
-}
-
-#[tokio::test]
-async fn a_deleted_tenant_is_erased_to_the_last_row() {
-    let database = Database::create().await;
-    let mut client = database.store.client().await.unwrap();
-    let (tenant, subscription) = subscribed(&client).await;
-    let mut own = event("a", now());
-    own.route = Route::Tenant(tenant);
-    events::accept(&client, std::slice::from_ref(&own), now()).await.unwrap();
-    let new = delivery(tenant, subscription, None, later(now(), secs(60)));
-    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
-    deliveries::record(&client, &[report(&new, 1, Next::Delivered)], now()).await.unwrap();
-
-    let transaction = client.transaction().await.unwrap();
-    assert!(tenants::delete(&transaction, tenant, now()).await.unwrap());
-    transaction.commit().await.unwrap();
-    while tenants::erase_some(&client, later(now(), secs(1)), 100, now()).await.unwrap().is_some() {}
-
-    for table in ["tenants", "subscriptions", "events", "event_dedup", "outbox", "deliveries", "attempts"] {
-        let left: i64 = client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0);
-        assert_eq!(left, 0, "{table}");
-    }
-    let filter = audit_log::Filter { tenant_id: Some(tenant), ..audit_log::Filter::default() };
-    let told = audit_log::list(&client, &filter, Page { before: None, limit: 10 }).await.unwrap();
-    let [told] = told.as_slice() else { panic!("{told:?}") };
-    assert_eq!((told.actor.as_str(), told.action.as_str()), ("posthorn", "erase"));
-    assert_eq!(told.after, Some(serde_json::json!({ "rows": 3 })), "an event, a delivery, an attempt");
 }

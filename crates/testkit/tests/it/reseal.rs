@@ -69,6 +69,19 @@ async fn what_an_older_key_sealed_is_sealed_anew_page_by_page_and_what_does_not_
 }
 
 #[tokio::test]
+async fn another_key_of_the_right_name_is_told_from_the_right_one() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let row = rejected(1, Some(&sealer(K1)));
+    rejected_requests::insert(&client, &[row]).await.unwrap();
+    let of_another = K2.replace("k2:", "k1:");
+    for (keys, opens) in [(K1, true), (of_another.as_str(), false), (K2, true)] {
+        let opened = reseal::opens(&client, &sealer(keys), Shelf::RejectedRequests).await.unwrap();
+        assert_eq!(opened, opens, "{keys}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_left_to_seal_anew_where_nothing_is_sealed() {
     let database = Database::create().await;
     let client = database.store.client().await.unwrap();

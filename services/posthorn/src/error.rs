@@ -20,8 +20,6 @@ pub enum CliError {
     Answer(#[from] serde_json::Error),
     #[error("the database")]
     Store(#[from] posthorn_store::Error),
-    #[error("the file is no catalogue")]
-    Catalogue(#[source] serde_yaml_ng::Error),
     #[error("the file is no deployment")]
     Deployment(#[source] serde_yaml_ng::Error),
     #[error("{0}")]

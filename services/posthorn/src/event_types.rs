@@ -1,13 +1,13 @@
-//! `posthorn event-types apply FILE`: the catalogue as a file says it.
+//! `posthorn event-types apply|list`: the catalogue of event types.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::Api;
+use crate::apply::Apply;
 use crate::diff::differences;
 use crate::error::CliError;
 use crate::say;
@@ -21,32 +21,12 @@ pub enum EventTypes {
 }
 
 #[derive(Debug, Args)]
-pub struct Apply {
-    #[command(flatten)]
-    api: Api,
-    /// A YAML or JSON file with `event_types`: a list of `name`, `description`, `schema`, `sample`, `archived`.
-    file: PathBuf,
-    /// Show only.
-    #[arg(long)]
-    plan: bool,
-    /// Delete what the file does not name.
-    #[arg(long)]
-    prune: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct List {
     #[command(flatten)]
     api: Api,
     /// Archived ones as well.
     #[arg(long)]
     archived: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Catalogue {
-    event_types: Vec<Entry>,
 }
 
 /// One event type as a file has it.
@@ -64,19 +44,10 @@ pub struct Entry {
     archived: bool,
 }
 
-/// What has to be done to one event type.
-#[derive(Clone, Debug, PartialEq)]
-enum Step {
-    Create(Entry),
-    /// With what differs, a line each.
-    Update(Entry, Vec<String>),
-    Delete(String),
-}
-
 impl EventTypes {
     pub async fn run(self) -> Result<(), CliError> {
         match self {
-            Self::Apply(apply) => apply.run().await,
+            Self::Apply(apply) => apply.run_on_event_types().await,
             Self::List(list) => list.run().await,
         }
     }
@@ -91,62 +62,19 @@ impl List {
     }
 }
 
-impl Apply {
-    async fn run(self) -> Result<(), CliError> {
-        let read = |source| CliError::File { path: self.file.clone(), source };
-        let text = std::fs::read_to_string(&self.file).map_err(read)?;
-        let wanted: Catalogue = serde_yaml_ng::from_str(&text).map_err(CliError::Catalogue)?;
-        let done = keep(&self.api, &wanted.event_types, self.plan, self.prune).await?;
-        let verb = if self.plan { "to change" } else { "changed" };
-        say(format_args!("{} {verb}, {} as they are", done.changed, done.unchanged));
-        Ok(())
+impl Entry {
+    /// Puts it into the catalogue, whole.
+    pub async fn put(&self, api: &Api) -> Result<(), CliError> {
+        let Self { description, schema, sample, archived, .. } = self;
+        let body = json!({ "description": description, "schema": schema, "sample": sample, "archived": archived });
+        api.put(&path(&self.name), &body).await.map(|_| ())
     }
-}
 
-/// How many event types were changed, or would be, and how many were as wanted.
-#[derive(Clone, Debug)]
-pub struct Done {
-    pub changed: usize,
-    pub unchanged: usize,
-    /// Those that the catalogue has beyond the wanted ones.
-    pub beyond: Vec<String>,
-}
-
-/// Brings the catalogue in line with `wanted`, and tells of each change; only tells if it is a `plan`.
-pub async fn keep(api: &Api, wanted: &[Entry], is_plan: bool, prune: bool) -> Result<Done, CliError> {
-    let known = catalogue(api, true).await?;
-    let unchanged = wanted.iter().filter(|entry| known.get(&entry.name) == Some(entry)).count();
-    let steps = plan(&known, wanted, prune);
-    for step in &steps {
-        match step {
-            Step::Create(entry) => say(format_args!("+ event type {}", entry.name)),
-            Step::Update(entry, lines) => {
-                say(format_args!("~ event type {}", entry.name));
-                lines.iter().for_each(|line| say(format_args!("    {line}")));
-            }
-            Step::Delete(name) => say(format_args!("- event type {name}")),
-        }
-        if !is_plan {
-            take(api, step).await?;
-        }
+    /// What differs in `after`, a line each.
+    pub fn differences(&self, after: &Self) -> Vec<String> {
+        let value = |entry: &Self| serde_json::to_value(entry).unwrap_or_default();
+        differences(&value(self), &value(after))
     }
-    let is_wanted = |name: &String| wanted.iter().any(|entry| entry.name == *name);
-    let beyond = known.into_keys().filter(|name| !is_wanted(name)).collect();
-    Ok(Done { changed: steps.len(), unchanged, beyond })
-}
-
-async fn take(api: &Api, step: &Step) -> Result<(), CliError> {
-    match step {
-        Step::Create(entry) | Step::Update(entry, _) => {
-            let Entry { description, schema, sample, archived, .. } = entry;
-            let body = json!({
-                "description": description, "schema": schema, "sample": sample, "archived": archived,
-            });
-            api.put(&path(&entry.name), &body).await?;
-        }
-        Step::Delete(name) => api.delete(&path(name)).await?,
-    }
-    Ok(())
 }
 
 pub fn path(name: &str) -> String {
@@ -154,7 +82,7 @@ pub fn path(name: &str) -> String {
 }
 
 /// The catalogue as it is, by name.
-async fn catalogue(api: &Api, archived: bool) -> Result<BTreeMap<String, Entry>, CliError> {
+pub async fn catalogue(api: &Api, archived: bool) -> Result<BTreeMap<String, Entry>, CliError> {
     let mut known = BTreeMap::new();
     let archived = if archived { "true" } else { "false" };
     for mut entry in api.all("/v1/event-types", &[("archived", archived)]).await? {
@@ -167,61 +95,27 @@ async fn catalogue(api: &Api, archived: bool) -> Result<BTreeMap<String, Entry>,
     Ok(known)
 }
 
-/// What has to be done, in the order of the file; deletions last.
-fn plan(known: &BTreeMap<String, Entry>, wanted: &[Entry], prune: bool) -> Vec<Step> {
-    let mut steps: Vec<Step> = wanted
-        .iter()
-        .filter_map(|entry| match known.get(&entry.name) {
-            None => Some(Step::Create(entry.clone())),
-            Some(before) if before == entry => None,
-            Some(before) => Some(Step::Update(entry.clone(), differences(&value(before), &value(entry)))),
-        })
-        .collect();
-    if prune {
-        let named = |name: &String| wanted.iter().any(|entry| entry.name == *name);
-        steps.extend(known.keys().filter(|name| !named(name)).cloned().map(Step::Delete));
-    }
-    steps
-}
-
-fn value(entry: &Entry) -> Value {
-    serde_json::to_value(entry).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(name: &str, schema: Value) -> Entry {
-        Entry { name: name.into(), description: None, schema: Some(schema), sample: None, archived: false }
-    }
-
-    fn known(entries: &[Entry]) -> BTreeMap<String, Entry> {
-        entries.iter().map(|entry| (entry.name.clone(), entry.clone())).collect()
-    }
+    use crate::apply::file::File;
 
     #[test]
-    fn a_plan_names_what_is_new_what_differs_and_on_demand_what_is_gone() {
-        let same = entry("a.same", json!({}));
-        let old = entry("b.changed", json!({ "required": ["id"], "type": "object" }));
-        let new = entry("b.changed", json!({ "required": ["id", "at"], "type": "object" }));
-        let gone = entry("c.gone", json!({}));
-        let fresh = entry("d.fresh", json!({}));
-        let before = known(&[same.clone(), old, gone]);
-        let wanted = [same, new.clone(), fresh.clone()];
-        let changed = Step::Update(new, vec![r#"/schema/required: ["id"] → ["id","at"]"#.to_owned()]);
-        assert_eq!(plan(&before, &wanted, false), [changed.clone(), Step::Create(fresh.clone())]);
-        assert_eq!(plan(&before, &wanted, true), [changed, Step::Create(fresh), Step::Delete("c.gone".into())]);
-        assert_eq!(plan(&known(&wanted), &wanted, true), [], "applied, there is nothing left to do");
+    fn what_differs_in_an_entry_is_told_by_its_pointer() {
+        let entry =
+            |schema| Entry { name: "a".into(), description: None, schema: Some(schema), sample: None, archived: false };
+        let (old, new) = (entry(json!({ "required": ["id"] })), entry(json!({ "required": ["id", "at"] })));
+        assert_eq!(old.differences(&new), [r#"/schema/required: ["id"] → ["id","at"]"#]);
+        assert_eq!(old.differences(&old), [""; 0]);
     }
 
     #[test]
     fn the_shipped_catalogues_can_be_read() {
         for file in ["messaging-crm.yaml", "compliance-saas.yaml"] {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/catalogues").join(file);
-            let catalogue: Catalogue = serde_yaml_ng::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-            assert!(catalogue.event_types.len() >= 11, "{file}");
-            for entry in catalogue.event_types {
+            let event_types = File::read(&path).unwrap().event_types.unwrap();
+            assert!(event_types.len() >= 11, "{file}");
+            for entry in event_types {
                 let schema = posthorn_core::schema::Schema::parse(entry.schema.as_ref().unwrap());
                 let schema = schema.unwrap_or_else(|error| panic!("{file}: {}: {error}", entry.name));
                 assert_eq!(schema.check(entry.sample.as_ref().unwrap()), Ok(()), "{file}: {}", entry.name);

@@ -5,7 +5,7 @@
 //! since later kinds name earlier ones. What the file does not name of a thing stays as it is. A run that
 //! fails in the middle is simply run again.
 
-mod file;
+pub mod file;
 mod source;
 
 use std::collections::BTreeMap;
@@ -17,7 +17,8 @@ use serde_json::{Map, Value, json};
 use crate::api::Api;
 use crate::diff::{differences, overlaid};
 use crate::error::CliError;
-use crate::{event_types, say};
+use crate::event_types::{self, Entry};
+use crate::say;
 
 use file::{File, Source, Subscription, Tenant};
 
@@ -38,7 +39,7 @@ pub struct Apply {
 /// The tenants by `external_id`; no id for one that a plan would make.
 type Tenants = BTreeMap<String, Option<String>>;
 
-/// What is done at the end, since it is named by what goes before.
+/// What would be pruned.
 struct Gone {
     label: String,
     path: String,
@@ -50,33 +51,44 @@ struct Run<'a> {
     plan: bool,
     changed: usize,
     unchanged: usize,
+    /// What the file's sections do not name.
+    gone: Vec<Gone>,
 }
 
 impl Apply {
     pub async fn run(self) -> Result<(), CliError> {
         let file = File::read(&self.file)?;
-        let mut run = Run { api: &self.api, plan: self.plan, changed: 0, unchanged: 0 };
-        let mut gone = Vec::new();
+        self.bring_in_line(&file).await
+    }
+
+    /// The same, for a file with nothing but a catalogue.
+    pub async fn run_on_event_types(self) -> Result<(), CliError> {
+        let file = File::read(&self.file)?;
+        if file.tenants.is_some() || file.sources.is_some() || file.subscriptions.is_some() {
+            let detail = "the file has more than event types: `posthorn apply` takes all of it";
+            return Err(CliError::Apply(detail.to_owned()));
+        }
+        self.bring_in_line(&file).await
+    }
+
+    async fn bring_in_line(&self, file: &File) -> Result<(), CliError> {
+        let mut run = Run { api: &self.api, plan: self.plan, changed: 0, unchanged: 0, gone: Vec::new() };
         if let Some(entries) = &file.event_types {
-            // What the catalogue has beyond the file is pruned with all else, at the end.
-            let done = event_types::keep(&self.api, entries, self.plan, false).await?;
-            run.changed += done.changed;
-            run.unchanged += done.unchanged;
-            for name in done.beyond {
-                gone.push(Gone { label: format!("event type {name}"), path: event_types::path(&name) });
+            run.event_types(entries).await?;
+        }
+        if file.tenants.is_some() || file.sources.is_some() || file.subscriptions.is_some() {
+            let tenants = run.tenants(file.tenants.as_deref()).await?;
+            if let Some(sources) = &file.sources {
+                run.sources(sources, &tenants).await?;
+            }
+            if let Some(subscriptions) = &file.subscriptions {
+                let named = file.tenants.iter().flatten().map(|tenant| tenant.external_id.as_str());
+                run.subscriptions(subscriptions, named, &tenants).await?;
             }
         }
-        let tenants = run.tenants(file.tenants.as_deref(), &mut gone).await?;
-        if let Some(sources) = &file.sources {
-            run.sources(sources, &tenants, &mut gone).await?;
-        }
-        if let Some(subscriptions) = &file.subscriptions {
-            let named = file.tenants.iter().flatten().map(|tenant| tenant.external_id.as_str());
-            run.subscriptions(subscriptions, named, &tenants, &mut gone).await?;
-        }
         if self.prune {
-            // The other way round: a tenant last.
-            for Gone { label, path } in gone.into_iter().rev() {
+            // The other way round: what is named by others last.
+            for Gone { label, path } in std::mem::take(&mut run.gone).into_iter().rev() {
                 run.delete(&label, &path).await?;
             }
         }
@@ -87,8 +99,34 @@ impl Apply {
 }
 
 impl Run<'_> {
+    /// Each is its whole entry, and put whole.
+    async fn event_types(&mut self, wanted: &[Entry]) -> Result<(), CliError> {
+        let mut known = event_types::catalogue(self.api, true).await?;
+        for entry in wanted {
+            match known.remove(&entry.name) {
+                Some(before) if before == *entry => {
+                    self.unchanged += 1;
+                    continue;
+                }
+                Some(before) => {
+                    say(format_args!("~ event type {}", entry.name));
+                    before.differences(entry).iter().for_each(|line| say(format_args!("    {line}")));
+                }
+                None => say(format_args!("+ event type {}", entry.name)),
+            }
+            self.changed += 1;
+            if !self.plan {
+                entry.put(self.api).await?;
+            }
+        }
+        for name in known.into_keys() {
+            self.gone.push(Gone { label: format!("event type {name}"), path: event_types::path(&name) });
+        }
+        Ok(())
+    }
+
     /// Brings the tenants in line, if the file has any; tells of all that there are.
-    async fn tenants(&mut self, wanted: Option<&[Tenant]>, gone: &mut Vec<Gone>) -> Result<Tenants, CliError> {
+    async fn tenants(&mut self, wanted: Option<&[Tenant]>) -> Result<Tenants, CliError> {
         let mut tenants = Tenants::new();
         let mut known = BTreeMap::new();
         for tenant in self.api.all("/v1/tenants", &[]).await? {
@@ -109,12 +147,12 @@ impl Run<'_> {
         }
         for (external_id, tenant) in known {
             let label = format!("tenant {external_id}, and all that belongs to it");
-            gone.push(Gone { label, path: path_of("/v1/tenants", &tenant)? });
+            self.gone.push(Gone { label, path: path_of("/v1/tenants", &tenant)? });
         }
         Ok(tenants)
     }
 
-    async fn sources(&mut self, wanted: &[Source], tenants: &Tenants, gone: &mut Vec<Gone>) -> Result<(), CliError> {
+    async fn sources(&mut self, wanted: &[Source], tenants: &Tenants) -> Result<(), CliError> {
         let mut known = BTreeMap::new();
         for source in self.api.all("/v1/sources", &[]).await? {
             if let Some(slug) = source["slug"].as_str() {
@@ -140,7 +178,7 @@ impl Run<'_> {
             }
         }
         for (slug, source) in known {
-            gone.push(Gone { label: format!("source {slug}"), path: path_of("/v1/sources", &source)? });
+            self.gone.push(Gone { label: format!("source {slug}"), path: path_of("/v1/sources", &source)? });
         }
         Ok(())
     }
@@ -170,7 +208,6 @@ impl Run<'_> {
         wanted: &[Subscription],
         named: impl Iterator<Item = &str>,
         tenants: &Tenants,
-        gone: &mut Vec<Gone>,
     ) -> Result<(), CliError> {
         // A tenant that the file names may have none left.
         let mut of_tenants: BTreeMap<&str, Vec<&Subscription>> = named.map(|tenant| (tenant, Vec::new())).collect();
@@ -190,7 +227,7 @@ impl Run<'_> {
             for subscription in known {
                 let name = subscription["name"].as_str().unwrap_or("(without a name)");
                 let label = format!("subscription {tenant}/{name}");
-                gone.push(Gone { label, path: path_of("/v1/subscriptions", &subscription)? });
+                self.gone.push(Gone { label, path: path_of("/v1/subscriptions", &subscription)? });
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use posthorn_store::sources::fingerprint;
 use serde_json::{Map, Value, json};
 
 use super::file::Source;
-use super::{Tenants, no_tenant};
+use super::run::{Tenants, no_tenant};
 use crate::diff::differences;
 use crate::error::CliError;
 

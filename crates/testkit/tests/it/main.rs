@@ -7,6 +7,7 @@ mod broker;
 mod cors;
 mod counts;
 mod erasure;
+mod event_types;
 mod lists;
 mod record;
 mod reseal;

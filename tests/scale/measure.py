@@ -5,6 +5,10 @@
     psql "$POSTHORN_DATABASE_URL" -f tests/scale/fill.sql   # once: 500,000 events, 1,000,000 deliveries of 30 days
     tests/scale/measure.py [SECONDS FOR EACH CALL]
 
+The janitor adds up the days first: wait until `SELECT through FROM stats_days` says yesterday. It also reads refused
+requests and dead letters whole, which would count here, so start the dispatcher anew without it:
+`DISPATCHER_JANITOR__EVERY_SECONDS=86400 deploy/local/up`.
+
 Asks 20 times a second, whether or not the answers keep up, and prints percentiles. Exits with 1 when a
 call's p99 is over 50 ms, or when a large table was read from end to end meanwhile. Needs httpx and psql.
 """

@@ -43,6 +43,13 @@ pub enum PublishError {
     Unconfirmed,
 }
 
+impl PublishError {
+    /// Whether the broker may have the message all the same.
+    pub fn is_uncertain(self) -> bool {
+        self == Self::Unconfirmed
+    }
+}
+
 struct Pending {
     message: Outgoing,
     answer: oneshot::Sender<Result<(), PublishError>>,
@@ -61,7 +68,8 @@ impl Publisher {
     pub async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
         let (answer, confirmed) = oneshot::channel();
         self.queue.send(Pending { message, answer }).await.map_err(|_| PublishError::Disconnected)?;
-        confirmed.await.unwrap_or(Err(PublishError::Disconnected))
+        // The connection ended with the message on its way.
+        confirmed.await.unwrap_or(Err(PublishError::Unconfirmed))
     }
 
     pub fn link(&self) -> &Link {

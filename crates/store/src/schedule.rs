@@ -155,6 +155,21 @@ pub async fn renew_lost(
     rows.iter().map(release_of).collect()
 }
 
+/// Ends the leases of queued deliveries whose messages the broker never got, each with the lease that it went
+/// under: whoever renews leases publishes them as soon as it can.
+pub async fn give_back(db: &impl GenericClient, unpublished: &[(DeliveryId, Timestamp)], now: Timestamp) -> Result<()> {
+    let ids: Vec<Uuid> = unpublished.iter().map(|(id, _)| *id.as_uuid()).collect();
+    let leases: Vec<Timestamp> = unpublished.iter().map(|(_, lease)| *lease).collect();
+    let statement = db
+        .prepare_cached(
+            "UPDATE deliveries d SET due_at = $3 FROM unnest($1::uuid[], $2::timestamptz[]) AS u(id, lease)
+             WHERE d.id = u.id AND d.state = 'queued' AND d.due_at = u.lease",
+        )
+        .await?;
+    db.execute(&statement, &[&ids, &leases, &now]).await?;
+    Ok(())
+}
+
 /// Cancels up to `limit` deliveries that wait for deleted subscriptions. Returns how many there were.
 pub async fn cancel(
     db: &impl GenericClient,

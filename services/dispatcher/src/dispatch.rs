@@ -8,8 +8,10 @@ use posthorn_bus::{Outgoing, PublishError, Publisher};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::message::{self, Content};
 use posthorn_core::time::{later, to_micros, whole_micros};
-use posthorn_store::schedule::Release;
+use posthorn_store::schedule::{self, Release};
+use posthorn_store::{Result, Store};
 use prost::Message as _;
+use tracing::warn;
 
 /// How long a message may take from its publication to the record of its attempt.
 pub fn lease(queue: Duration, timeout: Duration, now: Timestamp) -> Timestamp {
@@ -49,8 +51,30 @@ impl From<Release> for Wake {
     }
 }
 
-/// Publishes a wake-up. Failing is no loss: the row's lease runs out, and the scheduler publishes again.
-pub async fn publish(publisher: &Publisher, wake: Wake) -> Result<(), PublishError> {
+/// Publishes wake-ups. Failing is no loss: the scheduler publishes again what the broker surely did not get as
+/// soon as there is a broker, and the rest when its lease has run out.
+pub async fn publish(store: &Store, publisher: &Publisher, wakes: impl IntoIterator<Item = Wake>) {
+    let publishing = wakes.into_iter().map(|wake| {
+        let row = (wake.id, wake.lease_until);
+        async move { publish_one(publisher, wake).await.map_err(|error| (row, error)) }
+    });
+    let published = futures_util::future::join_all(publishing).await;
+    let failed: Vec<_> = published.into_iter().filter_map(Result::err).collect();
+    if failed.is_empty() {
+        return;
+    }
+    let unpublished: Vec<_> = failed.iter().filter(|(_, error)| !error.is_uncertain()).map(|(row, _)| *row).collect();
+    warn!(failed = failed.len(), "deliveries wait: the broker did not take their messages");
+    if let Err(error) = give_back(store, &unpublished).await {
+        warn!(error = &error as &dyn std::error::Error, "they wait for their leases to run out");
+    }
+}
+
+async fn give_back(store: &Store, unpublished: &[(DeliveryId, Timestamp)]) -> Result<()> {
+    schedule::give_back(&store.client().await?, unpublished, whole_micros(Timestamp::now())).await
+}
+
+async fn publish_one(publisher: &Publisher, wake: Wake) -> std::result::Result<(), PublishError> {
     let traceparent = wake.content.as_ref().map(|content| content.traceparent.clone()).unwrap_or_default();
     let message_id = format!("{}/{}/{}", wake.id, wake.generation, wake.attempt);
     let routing_key = shard(wake.subscription_id);

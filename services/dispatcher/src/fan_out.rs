@@ -42,6 +42,7 @@ impl Item for Insert {
 /// What fans out.
 pub struct FanOut {
     settings: Settings,
+    store: Store,
     subscriptions: Subscriptions,
     inserting: Batcher<Insert, Vec<bool>, Error>,
     publisher: Publisher,
@@ -73,9 +74,9 @@ impl FanOut {
             bytes: settings.batch_deliveries,
             writers: settings.writers,
         };
-        let store = store.clone();
+        let db = store.clone();
         let inserting = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Insert>| {
-            let store = store.clone();
+            let store = db.clone();
             async move {
                 let all: Vec<NewDelivery> = batch.iter().flat_map(|insert| insert.0.iter().cloned()).collect();
                 metrics::histogram!("posthorn_fan_out_batch_deliveries").record(all.len() as f64);
@@ -84,7 +85,7 @@ impl FanOut {
                 Ok(batch.iter().map(|insert| insert.0.iter().map(is_new).collect()).collect())
             }
         });
-        Arc::new(Self { settings: settings.clone(), subscriptions, inserting, publisher })
+        Arc::new(Self { settings: settings.clone(), store: store.clone(), subscriptions, inserting, publisher })
     }
 
     /// Handles one message of the events queue.
@@ -122,16 +123,12 @@ impl FanOut {
             }
         };
         let content = self.content(&known, matches.len());
-        let publishing = new
+        let wakes = new
             .iter()
             .zip(inserted)
             .filter(|(delivery, inserted)| *inserted && delivery.held.is_none())
-            .map(|(delivery, _)| dispatch::publish(&self.publisher, wake(delivery, content.clone())));
-        let published = futures_util::future::join_all(publishing).await;
-        let failed = published.iter().filter(|published| published.is_err()).count();
-        if failed > 0 {
-            warn!(failed, "deliveries wait for their leases to run out: the broker did not take their messages");
-        }
+            .map(|(delivery, _)| wake(delivery, content.clone()));
+        dispatch::publish(&self.store, &self.publisher, wakes).await;
         Disposition::Done
     }
 

@@ -134,11 +134,6 @@ impl Scheduler {
     }
 
     async fn publish(&self, releases: Vec<schedule::Release>) {
-        let publishing = releases.into_iter().map(|release| dispatch::publish(&self.publisher, Wake::from(release)));
-        let published = futures_util::future::join_all(publishing).await;
-        let failed = published.iter().filter(|published| published.is_err()).count();
-        if failed > 0 {
-            warn!(failed, "released deliveries wait for their leases: the broker did not take their messages");
-        }
+        dispatch::publish(&self.store, &self.publisher, releases.into_iter().map(Wake::from)).await;
     }
 }

@@ -217,6 +217,23 @@ async fn of_two_messages_for_one_attempt_only_one_is_obeyed() {
 }
 
 #[tokio::test]
+async fn what_the_broker_never_got_is_published_again_before_its_lease_runs_out() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let lease = whole_micros(later(now(), secs(60)));
+    let [refused, renewed] = [(); 2].map(|()| delivery(tenant, subscription, None, lease));
+    deliveries::insert(&client, &[refused.clone(), renewed.clone()], now()).await.unwrap();
+
+    // Somebody renewed the lease of the other one meanwhile: there is a message for it.
+    let old = whole_micros(later(now(), secs(30)));
+    schedule::give_back(&client, &[(refused.id, lease), (renewed.id, old)], now()).await.unwrap();
+
+    let again = schedule::renew_lost(&client, 10, lease, now()).await.unwrap();
+    assert_eq!(again.iter().map(|release| release.id).collect::<Vec<_>>(), [refused.id]);
+}
+
+#[tokio::test]
 async fn recording_twice_changes_nothing_the_second_time() {
     let database = Database::create().await;
     let client = database.store.client().await.unwrap();

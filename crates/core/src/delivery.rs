@@ -51,6 +51,10 @@ names! {
         Paused = "paused",
         /// The subscription's rate limit.
         Rate = "rate",
+        /// Its endpoint failed too often, and is left alone for a while.
+        Breaker = "breaker",
+        /// Its turn, where the subscription is ordered.
+        Order = "order",
         Replay = "replay",
     }
 }

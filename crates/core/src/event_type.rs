@@ -45,6 +45,11 @@ impl EventType {
         Ok(Self(text.to_owned()))
     }
 
+    /// Of an event that Posthorn raises about itself; `name` is a good event type.
+    pub(crate) fn operational(name: &'static str) -> Self {
+        Self(format!("{OPERATIONAL_PREFIX}{name}"))
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

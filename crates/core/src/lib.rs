@@ -5,19 +5,24 @@
 //! database, runtime or randomness: time and chance are arguments.
 
 pub mod address;
+pub mod breaker;
 pub mod dedup;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;
 pub mod envelope;
 pub mod event_type;
+pub mod failing;
 pub mod id;
 pub mod lane;
 pub mod message;
+pub mod operational;
+pub mod order;
 pub mod outcome;
 pub mod pace;
 pub mod provider;
 pub mod redact;
+pub mod replay;
 pub mod request;
 pub mod retry;
 pub mod routing;

@@ -21,6 +21,13 @@ impl serde::Serialize for Rfc3339 {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Rfc3339 {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        text.parse().map(Self).map_err(|_| serde::de::Error::custom("not a time of the form `2026-07-01T00:00:00Z`"))
+    }
+}
+
 /// `wait` after `from`; the end of time where that lies beyond it.
 pub fn later(from: Timestamp, wait: Duration) -> Timestamp {
     SignedDuration::try_from(wait).ok().and_then(|wait| from.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)

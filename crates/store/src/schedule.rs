@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use posthorn_core::breaker::Breaker;
 use posthorn_core::delivery::Trigger;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::pace::Bucket;
@@ -15,7 +16,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::error::readable;
-use crate::{GenericClient, Result, Transaction};
+use crate::{GenericClient, Result, Transaction, health};
 
 /// A subscription that has something due.
 #[derive(Clone, Debug)]
@@ -27,6 +28,9 @@ pub struct Due {
     pub per_second: Option<f64>,
     pub bucket: Bucket,
     pub timeout_secs: i32,
+    pub breaker: Breaker,
+    /// When its breaker closed for the last time.
+    pub closed_at: Option<Timestamp>,
 }
 
 /// Locks up to `limit` subscriptions with something due, for this transaction. Another scheduler
@@ -35,6 +39,7 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
     let statement = db
         .prepare_cached(
             "SELECT r.subscription_id, r.tokens, r.tokens_at, s.state, s.timeout_seconds, s.deleted_at IS NOT NULL AS deleted,
+                    r.breaker, r.breaker_until, r.cooldowns, r.breaker_closed_at,
                     (s.rate_limit ->> 'per_second')::float8 AS per_second
              FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
              WHERE r.next_due_at <= $2 ORDER BY r.next_due_at LIMIT $1 FOR UPDATE OF r SKIP LOCKED",
@@ -50,6 +55,8 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
                 per_second: row.get("per_second"),
                 bucket: Bucket { tokens: row.get("tokens"), at: row.get("tokens_at") },
                 timeout_secs: row.get("timeout_seconds"),
+                breaker: health::breaker(row)?,
+                closed_at: row.get("breaker_closed_at"),
             })
         })
         .collect()
@@ -68,6 +75,8 @@ pub struct Allowance {
     pub not_before: Timestamp,
     /// Look no more until something changes (paused, disabled).
     pub sleep: bool,
+    /// What goes finds out whether the endpoint is well again.
+    pub probe: bool,
 }
 
 /// A delivery to publish.
@@ -86,27 +95,32 @@ pub struct Release {
 }
 
 const RELEASE: &str = "
-WITH w AS (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS t(subscription_id, allowed, lease)),
+WITH w AS (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $5::bool[]) AS t(subscription_id, allowed, lease, probe)),
 p AS (
-    SELECT due.id, w.lease FROM w CROSS JOIN LATERAL (
+    SELECT due.id, w.lease, w.probe FROM w CROSS JOIN LATERAL (
         SELECT d.id FROM deliveries d
         WHERE d.subscription_id = w.subscription_id AND d.state = 'held' AND d.due_at <= $4
         ORDER BY d.due_at, d.id LIMIT w.allowed FOR UPDATE SKIP LOCKED
     ) due
 )
-UPDATE deliveries d SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4
+UPDATE deliveries d
+SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4,
+    trigger = CASE WHEN p.probe THEN 'probe' WHEN d.trigger <> 'probe' THEN d.trigger
+                   WHEN d.attempt = 0 THEN 'dispatch' ELSE 'retry' END
 FROM p WHERE d.id = p.id AND d.state = 'held'
 RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at, d.trigger";
 
 const SETTLE: &str = "
 UPDATE subscription_runtime r
 SET tokens = a.tokens, tokens_at = a.tokens_at,
+    breaker = CASE WHEN a.probing_until IS NULL THEN r.breaker ELSE 'half_open' END,
+    breaker_until = coalesce(a.probing_until, r.breaker_until),
     next_due_at = CASE WHEN a.sleep THEN NULL ELSE (
         SELECT greatest(min(d.due_at), CASE WHEN count(*) > 0 THEN a.not_before END) FROM (
             SELECT due_at FROM deliveries WHERE subscription_id = r.subscription_id AND state = 'held'
             ORDER BY due_at LIMIT 1) d) END
-FROM unnest($1::uuid[], $2::float8[], $3::timestamptz[], $4::bool[], $5::timestamptz[])
-    AS a(subscription_id, tokens, tokens_at, sleep, not_before)
+FROM unnest($1::uuid[], $2::float8[], $3::timestamptz[], $4::bool[], $5::timestamptz[], $6::timestamptz[])
+    AS a(subscription_id, tokens, tokens_at, sleep, not_before, probing_until)
 WHERE r.subscription_id = a.subscription_id";
 
 /// Turns held deliveries into queued ones within their allowances, oldest first, and notes when to
@@ -116,7 +130,8 @@ pub async fn release(db: &Transaction<'_>, allowances: &[Allowance], now: Timest
     let limits: Vec<i64> = allowances.iter().map(|a| a.limit).collect();
     let leases: Vec<Timestamp> = allowances.iter().map(|a| a.lease_until).collect();
     let statement = db.prepare_cached(RELEASE).await?;
-    let rows = db.query(&statement, &[&ids, &limits, &leases, &now]).await?;
+    let probes: Vec<bool> = allowances.iter().map(|a| a.probe).collect();
+    let rows = db.query(&statement, &[&ids, &limits, &leases, &now, &probes]).await?;
     let released = rows.iter().map(release_of).collect::<Result<Vec<_>>>()?;
 
     let mut counts: HashMap<SubscriptionId, i64> = HashMap::new();
@@ -131,7 +146,9 @@ pub async fn release(db: &Transaction<'_>, allowances: &[Allowance], now: Timest
     let statement = db.prepare_cached(SETTLE).await?;
     let not_before: Vec<Timestamp> =
         allowances.iter().map(|a| if unused(a) > 0 { now } else { a.not_before }).collect();
-    db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep, &not_before]).await?;
+    let probing = |a: &Allowance| (a.probe && unused(a) == 0).then_some(a.lease_until);
+    let probing: Vec<Option<Timestamp>> = allowances.iter().map(probing).collect();
+    db.execute(&statement, &[&ids, &tokens, &tokens_at, &sleep, &not_before, &probing]).await?;
     Ok(released)
 }
 

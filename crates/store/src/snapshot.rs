@@ -8,9 +8,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use posthorn_core::delivery::HeldReason;
 use posthorn_core::endpoint::EndpointUrl;
 use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{SubscriptionId, TenantId};
+use posthorn_core::operational::Kind;
 use posthorn_core::subscription::Subscription;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -26,9 +28,19 @@ pub struct Entry {
     pub subscription: Subscription,
     /// What signs, and until when: newest first.
     pub secrets: Vec<(SecretString, Option<Timestamp>)>,
+    /// Its breaker is closed: deliveries may go.
+    pub flows: bool,
 }
 
 impl Entry {
+    /// Whether a new delivery has to wait in PostgreSQL before anything else.
+    pub fn holds(&self) -> Option<HeldReason> {
+        match self.subscription.holds() {
+            None | Some(HeldReason::Rate) if !self.flows => Some(HeldReason::Breaker),
+            holds => holds,
+        }
+    }
+
     /// What signs now: those whose time is over stay in memory until the next load.
     pub fn signing(&self, now: Timestamp) -> Vec<SecretString> {
         let good = self.secrets.iter().filter(|(_, until)| until.is_none_or(|until| until > now));
@@ -77,6 +89,18 @@ impl Subscriptions {
         let mut all: Vec<_> = state.by_id.values().cloned().collect();
         all.sort_by_key(|entry| entry.id);
         all
+    }
+
+    /// Whether a tenant has asked to hear of this.
+    pub fn want(&self, tenant: TenantId, notice: Kind) -> bool {
+        let event_type = notice.event_type();
+        let asked = |entry: &Arc<Entry>| entry.event_types.iter().any(|pattern| pattern.matches(&event_type));
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .by_tenant
+            .get(&tenant)
+            .is_some_and(|all| all.iter().any(asked))
     }
 
     /// Reads one anew, for whoever hears of it before the snapshot does. `None`: it is deleted.
@@ -148,9 +172,10 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
     Ok(found
         .into_iter()
         .filter_map(|row| {
+            let (row, breaker) = row;
             let secrets = secrets.remove(&row.id).unwrap_or_default();
             let id = row.id;
-            let entry = entry(row, secrets);
+            let entry = entry(row, secrets, breaker.is_closed());
             if entry.is_none() {
                 error!(subscription.id = %id, "a subscription in the database cannot be read");
             }
@@ -160,7 +185,11 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
 }
 
 /// A row as dispatch and delivery know it. Written by the API, which parses every part first.
-fn entry(row: subscriptions::Subscription, secrets: Vec<(SecretString, Option<Timestamp>)>) -> Option<Entry> {
+fn entry(
+    row: subscriptions::Subscription,
+    secrets: Vec<(SecretString, Option<Timestamp>)>,
+    flows: bool,
+) -> Option<Entry> {
     let subscription = Subscription {
         id: row.id,
         tenant_id: row.tenant_id,
@@ -177,5 +206,5 @@ fn entry(row: subscriptions::Subscription, secrets: Vec<(SecretString, Option<Ti
         payload_format: row.payload_format,
         signatures: row.signatures,
     };
-    Some(Entry { subscription, secrets })
+    Some(Entry { subscription, secrets, flows })
 }

@@ -1,6 +1,8 @@
 //! Subscriptions, their secrets, and what they count.
 
 use jiff::Timestamp;
+use posthorn_core::breaker::Breaker;
+use posthorn_core::failing::Failing;
 use posthorn_core::id::{SecretId, SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
@@ -14,7 +16,7 @@ use crate::error::readable;
 use crate::page::Page;
 use crate::seal::Sealer;
 use crate::sources::json;
-use crate::{GenericClient, Result, Transaction};
+use crate::{GenericClient, Result, Transaction, health};
 
 #[derive(Clone, Debug)]
 pub struct Subscription {
@@ -39,18 +41,33 @@ pub struct Subscription {
 }
 
 /// What a subscription has seen.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
+#[derive(Clone, Copy, Debug)]
+pub struct Runtime {
     pub delivered: i64,
     /// Deliveries that died.
     pub failed: i64,
     pub last_triggered_at: Option<Timestamp>,
+    pub breaker: Breaker,
+    pub failing: Option<Failing>,
+    /// From when on something may be missing: since before the platform disabled it.
+    pub recover_since: Option<Timestamp>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        let breaker = Breaker::CLOSED;
+        Self { delivered: 0, failed: 0, last_triggered_at: None, breaker, failing: None, recover_since: None }
+    }
 }
 
 const COLUMNS: &str =
     "s.id, s.tenant_id, s.name, s.description, s.url, s.event_types, s.sources, s.state, s.disabled_reason,
     s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.headers, s.payload_format, s.signatures,
     s.created_at, s.updated_at";
+
+const RUNTIME: &str =
+    "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.failing_since,
+    r.warned_percent, r.recover_since";
 
 pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
     let statement = db
@@ -131,15 +148,15 @@ pub async fn find(
     db: &impl GenericClient,
     tenant: Option<TenantId>,
     id: SubscriptionId,
-) -> Result<Option<(Subscription, Counts)>> {
+) -> Result<Option<(Subscription, Runtime)>> {
     let sql = format!(
-        "SELECT {COLUMNS}, r.delivered, r.failed, r.last_triggered_at
+        "SELECT {COLUMNS}, {RUNTIME}
          FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
          WHERE s.id = $1 AND s.deleted_at IS NULL AND ($2::uuid IS NULL OR s.tenant_id = $2)"
     );
     let statement = db.prepare_cached(&sql).await?;
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;
-    row.as_ref().map(with_counts).transpose()
+    row.as_ref().map(with_runtime).transpose()
 }
 
 /// Like [`find`], and nobody else changes it until the transaction ends.
@@ -147,7 +164,7 @@ pub async fn lock(
     db: &Transaction<'_>,
     tenant: Option<TenantId>,
     id: SubscriptionId,
-) -> Result<Option<(Subscription, Counts)>> {
+) -> Result<Option<(Subscription, Runtime)>> {
     let statement = db.prepare_cached("SELECT FROM subscriptions WHERE id = $1 FOR UPDATE").await?;
     db.query_opt(&statement, &[id.as_uuid()]).await?;
     find(db, tenant, id).await
@@ -157,24 +174,28 @@ pub async fn list(
     db: &impl GenericClient,
     tenant: Option<TenantId>,
     page: Page,
-) -> Result<Vec<(Subscription, Counts)>> {
+) -> Result<Vec<(Subscription, Runtime)>> {
     let owned = tenant.map_or("$1::uuid IS NULL", |_| "s.tenant_id = $1");
     let sql = format!(
-        "SELECT {COLUMNS}, r.delivered, r.failed, r.last_triggered_at
+        "SELECT {COLUMNS}, {RUNTIME}
          FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
          WHERE s.deleted_at IS NULL AND {owned} AND s.id < $2 ORDER BY s.id DESC LIMIT $3"
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&tenant.map(|t| *t.as_uuid()), &page.before(), &page.fetch()]).await?;
-    rows.iter().map(with_counts).collect()
+    rows.iter().map(with_runtime).collect()
 }
 
-/// For a snapshot: one, or all. Disabled ones are among them, deleted ones are not.
-pub async fn snapshot(db: &impl GenericClient, id: Option<SubscriptionId>) -> Result<Vec<Subscription>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM subscriptions s WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.id = $1)");
+/// For a snapshot: one, or all, with their breakers. Disabled ones are among them, deleted ones are not.
+pub async fn snapshot(db: &impl GenericClient, id: Option<SubscriptionId>) -> Result<Vec<(Subscription, Breaker)>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, r.breaker, r.breaker_until, r.cooldowns
+         FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
+         WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.id = $1)"
+    );
     let statement = db.prepare_cached(&sql).await?;
-    db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?.iter().map(subscription).collect()
+    let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
+    rows.iter().map(|row| Ok((subscription(row)?, health::breaker(row)?))).collect()
 }
 
 /// False if the caller has no such subscription. What still waits for it is left to the scheduler.
@@ -270,13 +291,16 @@ pub async fn secrets(
         .collect())
 }
 
-fn with_counts(row: &Row) -> Result<(Subscription, Counts)> {
-    let counts = Counts {
+fn with_runtime(row: &Row) -> Result<(Subscription, Runtime)> {
+    let runtime = Runtime {
         delivered: row.get("delivered"),
         failed: row.get("failed"),
         last_triggered_at: row.get("last_triggered_at"),
+        breaker: health::breaker(row)?,
+        failing: health::failing(row),
+        recover_since: row.get("recover_since"),
     };
-    Ok((subscription(row)?, counts))
+    Ok((subscription(row)?, runtime))
 }
 
 fn subscription(row: &Row) -> Result<Subscription> {

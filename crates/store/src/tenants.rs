@@ -140,6 +140,7 @@ pub async fn erase_some(
         "DELETE FROM event_stats WHERE tenant_id = $2 AND source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
     erased += db.execute(own, &[&id, &crate::EVERY]).await?;
     erased += db.execute("DELETE FROM idempotency_keys WHERE actor = $1", &[&id]).await?;
+    erased += db.execute("DELETE FROM replays WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {
         // Another janitor may be at the same rows, and this one have found none that were free.
         let sql = "WITH t AS (

@@ -77,6 +77,10 @@ impl Worker {
         if subscriber.state != State::Active {
             return self.report(&order, Word::PutBack(HeldReason::Paused, Timestamp::now())).await;
         }
+        if !subscriber.flows && order.trigger != Trigger::Probe {
+            // In its place among what waits: the oldest goes first when the endpoint is well again.
+            return self.report(&order, Word::PutBack(HeldReason::Breaker, order.event_id.time())).await;
+        }
         if !subscriber.can_sign(Timestamp::now()) {
             // Fail closed: nothing goes out unsigned. Which secret does not open is told where it is read.
             error!("nothing can be sent: the subscription has no secret that opens");
@@ -222,6 +226,8 @@ impl Worker {
         };
         let report = Report {
             id: order.id,
+            event_id: order.event_id,
+            event_type: order.event_type.clone(),
             subscription_id: order.subscription_id,
             tenant_id: order.tenant_id,
             generation: order.generation,

@@ -87,7 +87,7 @@ impl Bound {
         let health = tokio::spawn(admin::serve(admin, dependencies, admin_stop.clone())?);
 
         let worker = Arc::new(Worker {
-            recorder: recorder::Recorder::start(&settings.record, &store, &tasks, stop.clone()),
+            recorder: recorder::Recorder::start(&settings, &store, &subscriptions, &tasks, stop.clone()),
             contents: Cache::builder()
                 .max_capacity(settings.delivery.body_cache_bytes)
                 .weigher(|_, content: &Option<Arc<Content>>| {

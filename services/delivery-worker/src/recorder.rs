@@ -1,16 +1,23 @@
-//! What was attempted goes into the record, in batches.
+//! What was attempted goes into the record, in batches, with what follows from it for the subscriptions.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use posthorn_core::breaker::Limits as BreakerLimits;
+use posthorn_core::delivery::{Next, Trigger};
+use posthorn_core::id::{DeliveryId, SubscriptionId, TenantId};
+use posthorn_core::operational::{Kind, Notice, Parcel};
+use posthorn_core::time::whole_micros;
 use posthorn_store::batcher::{Batcher, Item, Limits, Refused};
-use posthorn_store::deliveries::{self, Claim, Report};
-use posthorn_store::{Error, Store};
+use posthorn_store::deliveries::{self, Claim, Recorded, Report, Word};
+use posthorn_store::snapshot::Subscriptions;
+use posthorn_store::{Client, Error, Result, Store, health, notices};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
-use crate::settings::Record as Settings;
+use crate::settings::Settings;
 
 #[derive(Clone, Debug)]
 struct Claiming(Claim);
@@ -37,9 +44,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 impl Recorder {
     /// `stop` is set when nobody waits for the database any more.
-    pub fn start(settings: &Settings, store: &Store, tasks: &TaskTracker, stop: CancellationToken) -> Self {
+    pub fn start(
+        settings: &Settings,
+        store: &Store,
+        subscriptions: &Subscriptions,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         // Whoever submits is bounded by the prefetch, so the queues need no bound of their own.
-        let limits = Limits { queue: 65_536, items: settings.batch, bytes: 4 << 20, writers: settings.writers };
+        let limits =
+            Limits { queue: 65_536, items: settings.record.batch, bytes: 4 << 20, writers: settings.record.writers };
         let db = store.clone();
         let claims = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Claiming>| {
             let store = db.clone();
@@ -49,13 +63,17 @@ impl Recorder {
                 Ok(claims.iter().map(|claim| taken.contains(&claim.id)).collect())
             }
         });
-        let db = store.clone();
+        let writer = Writer {
+            store: store.clone(),
+            subscriptions: subscriptions.clone(),
+            breaker: BreakerLimits::from(&settings.breaker),
+        };
         let records = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Recording>| {
-            let store = db.clone();
+            let writer = writer.clone();
             async move {
                 metrics::histogram!("posthorn_record_batch_results").record(batch.len() as f64);
                 let reports: Vec<Report> = batch.into_iter().map(|recording| recording.0).collect();
-                let moved = deliveries::record(&store.client().await?, &reports, Timestamp::now()).await?;
+                let moved = writer.write(&reports).await?;
                 Ok(reports.iter().map(|report| moved.contains(&report.id)).collect())
             }
         });
@@ -63,7 +81,7 @@ impl Recorder {
     }
 
     /// Takes a row for an attempt. False: it is no longer as the message believes.
-    pub async fn claim(&self, claim: Claim) -> Result<bool, Refused<Error>> {
+    pub async fn claim(&self, claim: Claim) -> std::result::Result<bool, Refused<Error>> {
         self.claims.submit_patiently(Claiming(claim)).await
     }
 
@@ -80,5 +98,101 @@ impl Recorder {
                 }
             }
         }
+    }
+}
+
+/// Writes a batch.
+#[derive(Clone)]
+struct Writer {
+    store: Store,
+    subscriptions: Subscriptions,
+    breaker: BreakerLimits,
+}
+
+impl Writer {
+    async fn write(&self, reports: &[Report]) -> Result<HashSet<DeliveryId>> {
+        let now = whole_micros(Timestamp::now());
+        let recovered = self.recovered(reports);
+        let mut client = self.store.client().await?;
+        let recorded = if recovered.is_empty() {
+            deliveries::record(&client, reports, now).await?
+        } else {
+            let transaction = client.transaction().await?;
+            let recorded = deliveries::record(&transaction, reports, now).await?;
+            let moved: Vec<_> =
+                recovered.into_iter().filter(|(_, parcel)| recorded.is_moved(parcel.delivery_id)).collect();
+            let ids: Vec<_> = moved.iter().map(|(_, parcel)| (parcel.delivery_id, parcel.generation)).collect();
+            let failed_before = deliveries::had_failed(&transaction, &ids).await?;
+            let notices: Vec<_> = moved
+                .into_iter()
+                .filter(|(_, parcel)| failed_before.contains(&parcel.delivery_id))
+                .map(|(tenant, parcel)| (tenant, Notice::DeliveryRecovered(parcel)))
+                .collect();
+            notices::tell(&transaction, &notices, now).await?;
+            transaction.commit().await?;
+            recorded
+        };
+        // What was sent is recorded. Should this fail, the next attempt leads to the same.
+        if let Err(error) = self.follow_up(&mut client, &recorded, reports, now).await {
+            warn!(error = &error as &dyn std::error::Error, "breakers wait for the database");
+        }
+        Ok(recorded.moved)
+    }
+
+    /// Deliveries that arrived in a later generation, where their tenant wants to hear of it.
+    fn recovered(&self, reports: &[Report]) -> Vec<(TenantId, Parcel)> {
+        let arrived_again = reports.iter().filter(|report| report.generation > 1 && report.has_arrived());
+        arrived_again
+            .filter(|report| !report.event_type.is_operational())
+            .filter(|report| self.subscriptions.want(report.tenant_id, Kind::DeliveryRecovered))
+            .map(|report| {
+                let parcel = Parcel {
+                    delivery_id: report.id,
+                    generation: report.generation,
+                    subscription_id: report.subscription_id,
+                    event_id: report.event_id,
+                    event_type: report.event_type.to_string(),
+                };
+                (report.tenant_id, parcel)
+            })
+            .collect()
+    }
+
+    async fn follow_up(
+        &self,
+        client: &mut Client,
+        recorded: &Recorded,
+        reports: &[Report],
+        now: Timestamp,
+    ) -> Result<()> {
+        let probes: HashMap<SubscriptionId, bool> = reports.iter().filter_map(probe).collect();
+        let gone: HashSet<SubscriptionId> =
+            reports.iter().filter(|r| r.disables()).map(|r| r.subscription_id).collect();
+        for vitals in &recorded.vitals {
+            let id = vitals.subscription_id;
+            let next = vitals.breaker.after(vitals.recent, probes.get(&id).copied(), &self.breaker, now);
+            if next != vitals.breaker && health::turn(client, id, &vitals.breaker, &next, now).await? {
+                metrics::counter!("posthorn_breaker_turns_total", "to" => next.state.as_str()).increment(1);
+                info!(subscription.id = %id, "the breaker of {id} is {}", next.state.as_str());
+            }
+        }
+        for id in gone {
+            let transaction = client.transaction().await?;
+            if health::disable(&transaction, id, "gone", now).await? {
+                info!(subscription.id = %id, "{id} is disabled: its endpoint answered 410");
+            }
+            transaction.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whose endpoint a report says was probed, and whether it is well.
+fn probe(report: &Report) -> Option<(SubscriptionId, bool)> {
+    match &report.word {
+        Word::Attempted(made) if made.trigger == Trigger::Probe => {
+            Some((report.subscription_id, made.next == Next::Delivered))
+        }
+        _ => None,
     }
 }

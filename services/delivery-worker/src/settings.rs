@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use posthorn_core::breaker;
 use posthorn_process::{egress, sender, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -22,6 +23,7 @@ pub struct Settings {
     pub endpoints: egress::Settings,
     pub sender: sender::Settings,
     pub delivery: Delivery,
+    pub breaker: Breaker,
     pub record: Record,
 }
 
@@ -42,6 +44,27 @@ pub struct Delivery {
     pub patience_ms: u64,
     /// Bytes of event bodies kept in memory.
     pub body_cache_bytes: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Breaker {
+    /// Failures in a row that open a subscription's breaker. Half of the last twenty attempts do so as well.
+    pub failures_in_row: u32,
+    /// How long it is then left alone, in seconds; twice as long each time that this did not help.
+    pub cooldown_seconds: u64,
+    /// Longest cool-down, in seconds.
+    pub max_cooldown_seconds: u64,
+}
+
+impl From<&Breaker> for breaker::Limits {
+    fn from(settings: &Breaker) -> Self {
+        Self {
+            failures_in_row: settings.failures_in_row,
+            cooldown: Duration::from_secs(settings.cooldown_seconds),
+            max_cooldown: Duration::from_secs(settings.max_cooldown_seconds),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -5,26 +5,25 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_core::id::DeadLetterId;
 use posthorn_core::time::earlier;
-use posthorn_store::dead_letters::Death;
 use posthorn_store::{
-    Result, Store, dead_letters, delivery_stats, idempotency, partitions, rejected_requests, rollup, source_stats,
+    Result, dead_letters, delivery_stats, idempotency, partitions, rejected_requests, replays, rollup, source_stats,
     sources, subscriptions, tenants,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::clerk::Clerk;
 use crate::settings::Janitor as Settings;
 
 /// How long a dead delivery may go without a dead letter: the clerk needs no longer.
 const CLERK_HEAD_START: Duration = Duration::from_secs(120);
 
 /// Runs until `stop`.
-pub async fn run(settings: Settings, store: Store, stop: CancellationToken) {
+pub async fn run(settings: Settings, clerk: Clerk, stop: CancellationToken) {
     let pause = Duration::from_secs(settings.every_seconds);
     loop {
-        let round = stop.run_until_cancelled(round(&settings, &store)).await;
+        let round = stop.run_until_cancelled(round(&settings, &clerk)).await;
         match round {
             None => return,
             Some(Err(error)) => warn!(error = &error as &dyn std::error::Error, "upkeep has to wait for the database"),
@@ -36,8 +35,8 @@ pub async fn run(settings: Settings, store: Store, stop: CancellationToken) {
     }
 }
 
-async fn round(settings: &Settings, store: &Store) -> Result<()> {
-    let client = store.client().await?;
+async fn round(settings: &Settings, clerk: &Clerk) -> Result<()> {
+    let client = clerk.store.client().await?;
     let now = Timestamp::now();
     if partitions::days_ahead(&client, now).await? < partitions::DAYS_AHEAD {
         partitions::ensure(&client, now).await?;
@@ -59,7 +58,9 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
     while rollup::merge(&client, over, settings.merge_batch).await? {}
     while rollup::add_a_day(&client, now).await? {}
     idempotency::drop_old(&client, now).await?;
-    tell_untold(store, now).await?;
+    let days = Duration::from_secs(u64::try_from(settings.keep_replays_days).unwrap_or_default() * 86_400);
+    replays::drop_old(&client, earlier(now, days)).await?;
+    tell_untold(clerk, now).await?;
     let deleted_before = earlier(now, Duration::from_secs(settings.erase_after_seconds));
     while let Some((tenant, erased)) = tenants::erase_some(&client, deleted_before, settings.erase_batch, now).await? {
         info!(tenant.id = %tenant, erased, "erased history of a deleted tenant");
@@ -68,15 +69,14 @@ async fn round(settings: &Settings, store: &Store) -> Result<()> {
 }
 
 /// Dead deliveries whose message was lost with the broker still become dead letters.
-async fn tell_untold(store: &Store, now: Timestamp) -> Result<()> {
-    let client = store.client().await?;
+async fn tell_untold(clerk: &Clerk, now: Timestamp) -> Result<()> {
     let since = earlier(now, Duration::from_secs(2 * 86_400));
-    for (delivery, generation, attempt) in
+    let untold = {
+        let client = clerk.store.client().await?;
         dead_letters::untold(&client, since, earlier(now, CLERK_HEAD_START), 500).await?
-    {
-        let id = DeadLetterId::new(now, rand::random());
-        let death = Death { delivery, generation, attempt, lease_until: now, fallback: None };
-        dead_letters::of_delivery(&client, id, &death, now).await?;
+    };
+    for (tenant, death) in untold {
+        clerk.file_death(tenant, &death).await?;
     }
     Ok(())
 }

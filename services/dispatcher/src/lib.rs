@@ -11,9 +11,11 @@ mod dispatch;
 pub mod error;
 mod fan_out;
 mod janitor;
+mod replay;
 mod routes;
 mod scheduler;
 pub mod settings;
+mod warden;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -119,10 +121,17 @@ impl Bound {
             publisher: publisher.clone(),
         };
         let scheduling = tokio::spawn(scheduler.run(stop.clone()));
-        let cleaning = tokio::spawn(janitor::run(settings.janitor.clone(), store.clone(), stop.clone()));
-        let snapshot = subscriptions.clone();
+        let replayer = replay::Replayer {
+            settings: settings.replay.clone(),
+            store: store.clone(),
+            subscriptions: subscriptions.clone(),
+        };
+        let replaying = tokio::spawn(replayer.clone().run(stop.clone()));
+        let clerk = clerk::Clerk { store: store.clone(), subscriptions: subscriptions.clone() };
+        let cleaning = tokio::spawn(janitor::run(settings.janitor.clone(), clerk.clone(), stop.clone()));
+        let watching = tokio::spawn(warden::run(settings.warden.clone(), store.clone(), stop.clone()));
         let fan_out = fan_out::FanOut::start(&settings.fan_out, &store, subscriptions, publisher.clone(), &tasks);
-        let consumers = vec![events_consumer(&settings, fan_out), dead_consumer(&settings, &store)];
+        let consumers = vec![events_consumer(&settings, fan_out), dead_consumer(&settings, clerk)];
         let gate = gate(store.clone(), is_loaded);
         let consumption = tokio::spawn({
             let (broker, stop) = (settings.broker.clone(), stop.clone());
@@ -131,9 +140,9 @@ impl Bound {
             }
         });
 
-        serve(&settings, &store, clients, origins, snapshot, listener, stop)?.await?;
+        serve(&settings, clients, origins, replayer, listener, stop)?.await?;
         // Each of these ends by itself after the signal; a panic in one was logged where it happened.
-        let _ = tokio::join!(scheduling, cleaning, consumption);
+        let _ = tokio::join!(scheduling, replaying, cleaning, watching, consumption);
         background.cancel();
         drop(publisher);
         tasks.close();
@@ -160,15 +169,14 @@ fn gateway_client() -> Result<reqwest::Client, RunError> {
 
 fn serve(
     settings: &Settings,
-    store: &Store,
     clients: Clients,
     origins: Origins,
-    subscriptions: Subscriptions,
+    replayer: replay::Replayer,
     listener: std::net::TcpListener,
     stop: CancellationToken,
 ) -> std::io::Result<Server> {
     let api = web::Data::new(api::Api {
-        store: store.clone(),
+        store: replayer.store.clone(),
         egress: Egress::from(&settings.endpoints),
         gateway_internal_url: match settings.gateway_internal_url.as_str() {
             "" => settings.gateway_url.clone(),
@@ -177,7 +185,9 @@ fn serve(
         gateway_url: settings.gateway_url.clone(),
         gateway: clients.gateway,
         keys: clients.keys,
-        subscriptions,
+        subscriptions: replayer.subscriptions.clone(),
+        replayer,
+        disable_after: settings.warden.disable_after(),
         sender: clients.sender,
         tests: Semaphore::new(settings.api.tests_in_flight),
         keep_dedup: Duration::from_secs(settings.janitor.keep_dedup_days.unsigned_abs() * 86_400),
@@ -215,9 +225,8 @@ fn events_consumer(settings: &Settings, fan_out: Arc<fan_out::FanOut>) -> Consum
     Consumer { queue: topology::EVENTS_QUEUE.to_owned(), prefetch: settings.fan_out.prefetch, handler }
 }
 
-fn dead_consumer(settings: &Settings, store: &Store) -> Consumer {
-    let store = Arc::new(store.clone());
-    let handler: Handler = Arc::new(move |message| Box::pin(clerk::handle(Arc::clone(&store), message)));
+fn dead_consumer(settings: &Settings, clerk: clerk::Clerk) -> Consumer {
+    let handler: Handler = Arc::new(move |message| Box::pin(clerk.clone().handle(message)));
     Consumer { queue: topology::DEAD_QUEUE.to_owned(), prefetch: settings.clerk.prefetch, handler }
 }
 

@@ -7,7 +7,7 @@ use actix_web::web::{self, ServiceConfig, delete, get, patch, post, put};
 use actix_web::{Resource, Route};
 
 use crate::api::{
-    api_keys, audit_log, dead_letters, deliveries, event_types, events, rejected_requests, sources, stats,
+    api_keys, audit_log, dead_letters, deliveries, event_types, events, rejected_requests, replays, sources, stats,
     subscriptions, tenants,
 };
 use crate::error::ApiError;
@@ -54,6 +54,7 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::POST, "/v1/subscriptions/{subscription_id}/test", post().to(subscriptions::test)),
         (Method::POST, "/v1/subscriptions/{subscription_id}/pause", post().to(subscriptions::pause)),
         (Method::POST, "/v1/subscriptions/{subscription_id}/resume", post().to(subscriptions::resume)),
+        (Method::POST, "/v1/subscriptions/{subscription_id}/recover", post().to(subscriptions::recover)),
         (Method::GET, "/v1/subscriptions/{subscription_id}/stats", get().to(subscriptions::stats)),
         (Method::GET, "/v1/events", get().to(events::list)),
         (Method::GET, "/v1/events/{event_id}", get().to(events::show)),
@@ -67,8 +68,16 @@ fn operations() -> Vec<(Method, &'static str, Route)> {
         (Method::GET, "/v1/audit-log", get().to(audit_log::list)),
         (Method::GET, "/v1/stats", get().to(stats::overall)),
         (Method::GET, "/v1/dead-letters", get().to(dead_letters::list)),
+        (Method::DELETE, "/v1/dead-letters", delete().to(dead_letters::purge)),
+        (Method::GET, "/v1/dead-letters/groups", get().to(dead_letters::groups)),
+        (Method::POST, "/v1/dead-letters/replay", post().to(dead_letters::replay_many)),
         (Method::GET, DEAD_LETTER, get().to(dead_letters::show)),
+        (Method::DELETE, DEAD_LETTER, delete().to(dead_letters::delete)),
         (Method::POST, "/v1/dead-letters/{dead_letter_id}/replay", post().to(dead_letters::replay)),
+        (Method::GET, "/v1/replays", get().to(replays::list)),
+        (Method::GET, "/v1/replays/{replay_id}", get().to(replays::show)),
+        (Method::POST, "/v1/replays/{replay_id}/cancel", post().to(replays::cancel)),
+        (Method::POST, "/v1/replays/{replay_id}/resume", post().to(replays::resume)),
     ]
 }
 

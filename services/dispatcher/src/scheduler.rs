@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_bus::Publisher;
+use posthorn_core::breaker::{Admitted, drain_rate};
 use posthorn_core::pace;
 use posthorn_core::subscription::State;
 use posthorn_core::time::whole_micros;
@@ -95,26 +96,32 @@ impl Scheduler {
     }
 
     fn allowance(&self, due: &Due, now: Timestamp) -> Allowance {
-        let most = self.settings.per_subscription;
-        let sleep = due.state != Some(State::Active);
-        let (limit, bucket) = match due.per_second {
-            _ if sleep => (0, due.bucket),
-            Some(per_second) => pace::take(&due.bucket, per_second, most, now),
-            None => (most, due.bucket),
-        };
         let timeout = Duration::from_secs(u64::try_from(due.timeout_secs).unwrap_or_default());
-        let not_before = match due.per_second {
-            Some(per_second) => pace::next_token(&bucket, per_second, now),
-            None => now,
-        };
-        Allowance {
+        let lease_until = lease(self.queue_lease, timeout, now);
+        let nobody = Allowance {
             subscription_id: due.subscription_id,
-            limit: i64::from(limit),
-            lease_until: lease(self.queue_lease, timeout, now),
-            bucket,
-            not_before: whole_micros(not_before),
-            sleep,
+            limit: 0,
+            lease_until,
+            bucket: due.bucket,
+            not_before: now,
+            sleep: false,
+            probe: false,
+        };
+        if due.state != Some(State::Active) {
+            return Allowance { sleep: true, ..nobody };
         }
+        match due.breaker.admit(now) {
+            Admitted::NobodyUntil(until) => return Allowance { not_before: until, ..nobody },
+            Admitted::Probe => return Allowance { limit: 1, not_before: lease_until, probe: true, ..nobody },
+            Admitted::All => {}
+        }
+        let most = self.settings.per_subscription;
+        let drain = drain_rate(due.closed_at, now);
+        let rate = due.per_second.into_iter().chain(drain).reduce(f64::min);
+        let Some(rate) = rate else { return Allowance { limit: i64::from(most), ..nobody } };
+        let (limit, bucket) = pace::take(&due.bucket, rate, most, now);
+        let not_before = whole_micros(pace::next_token(&bucket, rate, now));
+        Allowance { limit: i64::from(limit), bucket, not_before, ..nobody }
     }
 
     /// Publishes again what was published and never recorded. True if there may be more.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub fan_out: FanOut,
     pub scheduler: Scheduler,
     pub clerk: Clerk,
+    pub replay: Replay,
+    pub warden: Warden,
     pub janitor: Janitor,
 }
 
@@ -95,6 +97,32 @@ pub struct Clerk {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Replay {
+    /// Pause between two steps of a job, in milliseconds.
+    pub poll_ms: u64,
+    /// Dead letters or events dealt with in one step.
+    pub batch: u32,
+    /// Deliveries that a job sets going in a second, unless it is asked for another rate.
+    pub rate_per_second: f64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Warden {
+    /// Pause between two looks, in milliseconds.
+    pub poll_ms: u64,
+    /// For how long a subscription may fail before it is disabled, in seconds.
+    pub disable_after_seconds: u64,
+}
+
+impl Warden {
+    pub fn disable_after(&self) -> Duration {
+        Duration::from_secs(self.disable_after_seconds)
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Janitor {
     /// Pause between two rounds, in seconds.
     pub every_seconds: u64,
@@ -106,6 +134,8 @@ pub struct Janitor {
     pub keep_rejected_days: i64,
     /// Bytes of refused requests that are kept of each source; of older ones only that they were refused.
     pub rejected_bytes_per_source: i64,
+    /// Days for which replay jobs that ended are kept.
+    pub keep_replays_days: i64,
     /// Days for which counts by the hour are kept.
     pub keep_stats_days: i64,
     /// Rows of counts that are merged at once, when their hour is over.

@@ -46,9 +46,12 @@ pub struct Filter {
 
 /// What is due and waits all the same waits for its subscription, whatever it waited for before.
 const COLUMNS: &str = "d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.state,
-    CASE WHEN d.state = 'held' AND d.due_at <= now() AND s.state <> 'active' THEN 'paused' ELSE d.held_reason END AS held_reason,
-    d.due_at, d.dead_reason, d.generation, d.attempts_made, d.created_at, d.updated_at";
-const SUBSCRIPTIONS: &str = "LEFT JOIN subscriptions s ON s.id = d.subscription_id";
+    CASE WHEN d.state <> 'held' OR d.due_at > now() THEN d.held_reason
+         WHEN s.state <> 'active' THEN 'paused' WHEN r.breaker <> 'closed' THEN 'breaker' ELSE d.held_reason END AS held_reason,
+    CASE WHEN d.state = 'held' AND r.breaker <> 'closed' THEN greatest(d.due_at, r.breaker_until) ELSE d.due_at END AS due_at,
+    d.dead_reason, d.generation, d.attempts_made, d.created_at, d.updated_at";
+const SUBSCRIPTIONS: &str = "LEFT JOIN subscriptions s ON s.id = d.subscription_id
+    LEFT JOIN subscription_runtime r ON r.subscription_id = d.subscription_id";
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Delivery>> {
     let (scope, tenant) = match &filter.tenant_id {

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use crate::{GenericClient, Result};
 
-pub use by_hand::{cancel, replay, set_going};
+pub use by_hand::{cancel, replay, set_going, states};
 pub use history::{Attempt, Delivery, Filter, attempts, find, list, of_event};
-pub use report::{Made, Report, Word, record};
+pub use report::{Made, Recorded, Report, Word, had_failed, record};
 
 /// A delivery about to be.
 #[derive(Clone, Debug)]

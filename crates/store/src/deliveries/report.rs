@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
-use posthorn_core::id::{AttemptId, DeliveryId, SubscriptionId, TenantId};
+use posthorn_core::event_type::EventType;
+use posthorn_core::id::{AttemptId, DeliveryId, EventId, SubscriptionId, TenantId};
 use uuid::Uuid;
 
-use super::{bounds, int};
+use super::{bounds, int, millisecond};
+use crate::health::{self, Vitals};
 use crate::{GenericClient, Result};
 
 /// An attempt that was made.
@@ -44,6 +46,8 @@ pub enum Word {
 #[derive(Clone, Debug)]
 pub struct Report {
     pub id: DeliveryId,
+    pub event_id: EventId,
+    pub event_type: EventType,
     pub subscription_id: SubscriptionId,
     pub tenant_id: TenantId,
     pub generation: u32,
@@ -51,20 +55,31 @@ pub struct Report {
     pub word: Word,
 }
 
+impl Report {
+    pub fn has_arrived(&self) -> bool {
+        matches!(&self.word, Word::Attempted(made) if made.next == Next::Delivered)
+    }
+
+    /// Whether the endpoint wants no more of anything.
+    pub fn disables(&self) -> bool {
+        matches!(&self.word, Word::Attempted(made) if made.disables)
+    }
+}
+
 const RECORD: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[],
-                         $9::timestamptz[], $10::text[], $11::text[], $12::bool[])
-        AS t(id, subscription_id, tenant_id, generation, attempt, made, state, held_reason, due_at, dead_reason, trigger, disables)
+                         $9::timestamptz[], $10::text[], $11::text[])
+        AS t(id, subscription_id, tenant_id, generation, attempt, made, state, held_reason, due_at, dead_reason, trigger)
 ),
 d AS (
     UPDATE deliveries d
     SET state = r.state, held_reason = r.held_reason, due_at = r.due_at, dead_reason = r.dead_reason,
         attempt = CASE WHEN r.made THEN r.attempt ELSE d.attempt END,
         attempts_made = d.attempts_made + r.made::int,
-        trigger = coalesce(r.trigger, d.trigger), updated_at = $24
+        trigger = coalesce(r.trigger, d.trigger), updated_at = $23
     FROM r
-    WHERE d.id = r.id AND d.id >= $25 AND d.id <= $26
+    WHERE d.id = r.id AND d.id >= $24 AND d.id <= $25
       AND d.generation = r.generation AND d.attempt = r.attempt - 1
       -- An attempt that was made counts even if another message of it was put back meanwhile.
       AND (d.state = 'queued' OR (r.made AND d.state = 'held'))
@@ -73,16 +88,16 @@ d AS (
 a AS (
     INSERT INTO attempts (id, delivery_id, subscription_id, tenant_id, generation, number, trigger, started_at,
                           response_time_ms, status_code, error, error_detail, response, response_headers, request_headers)
-    SELECT * FROM unnest($13::uuid[], $14::uuid[], $15::uuid[], $16::uuid[], $17::int[], $18::int[], $19::text[],
-                         $20::timestamptz[], $21::int[], $22::int[], $23::text[], $27::text[], $28::text[], $29::jsonb[], $30::jsonb[])
-    ON CONFLICT (id) DO NOTHING RETURNING tenant_id, subscription_id, response_time_ms, error
+    SELECT * FROM unnest($12::uuid[], $13::uuid[], $14::uuid[], $15::uuid[], $16::int[], $17::int[], $18::text[],
+                         $19::timestamptz[], $20::int[], $21::int[], $22::text[], $26::text[], $27::text[], $28::jsonb[], $29::jsonb[])
+    ON CONFLICT (id) DO NOTHING RETURNING id, tenant_id, subscription_id, started_at, response_time_ms, error
 ),
 -- Counts of each subscription, each tenant and all; sorted, since recorders that count in the same rows must not deadlock.
 ds AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, delivered, failed)
-    SELECT coalesce(tenant_id, $32::uuid),
-           coalesce(subscription_id, $32::uuid),
-           date_trunc('hour', $24::timestamptz), event_type, $31::smallint,
+    SELECT coalesce(tenant_id, $31::uuid),
+           coalesce(subscription_id, $31::uuid),
+           date_trunc('hour', $23::timestamptz), event_type, $30::smallint,
            count(*) FILTER (WHERE state = 'delivered'), count(*) FILTER (WHERE state = 'dead')
     FROM d WHERE state IN ('delivered', 'dead')
     GROUP BY GROUPING SETS ((tenant_id, subscription_id, event_type), (tenant_id, event_type), (event_type)) ORDER BY 1, 2, 4
@@ -91,9 +106,9 @@ ds AS (
 ),
 ats AS (
     INSERT INTO attempt_stats AS s (tenant_id, subscription_id, hour, bucket, shard, attempts, failed, millis)
-    SELECT coalesce(tenant_id, $32::uuid),
-           coalesce(subscription_id, $32::uuid),
-           date_trunc('hour', $24::timestamptz), bucket, $31::smallint,
+    SELECT coalesce(tenant_id, $31::uuid),
+           coalesce(subscription_id, $31::uuid),
+           date_trunc('hour', $23::timestamptz), bucket, $30::smallint,
            count(*), count(error), sum(response_time_ms)
     FROM (SELECT *, ceil(ln(response_time_ms + 1) / ln(1.1))::smallint AS bucket FROM a) b
     GROUP BY GROUPING SETS ((tenant_id, subscription_id, bucket), (tenant_id, bucket), (bucket)) ORDER BY 1, 2, 4
@@ -111,21 +126,51 @@ l AS (
     SELECT subscription_id FROM subscription_runtime WHERE subscription_id = ANY ($2)
     ORDER BY subscription_id FOR UPDATE
 ),
+-- What came of each subscription's last attempts among these: a bit for each failure, the newest lowest.
+o AS (
+    SELECT subscription_id, count(*)::int AS count, sum(CASE WHEN error IS NULL THEN 0 ELSE 1 << (n - 1)::int END)::int AS failures
+    FROM (SELECT subscription_id, error,
+                 row_number() OVER (PARTITION BY subscription_id ORDER BY started_at DESC, id DESC) AS n FROM a) newest
+    WHERE n <= 20 GROUP BY subscription_id
+),
 s AS (
     UPDATE subscription_runtime t
-    SET delivered = t.delivered + q.delivered, failed = t.failed + q.failed,
-        last_triggered_at = CASE WHEN q.made THEN $24 ELSE t.last_triggered_at END,
-        next_due_at = least(t.next_due_at, q.due)
-    FROM l JOIN q ON q.subscription_id = l.subscription_id WHERE t.subscription_id = l.subscription_id
-),
-x AS (
-    UPDATE subscriptions SET state = 'disabled', disabled_reason = 'gone', updated_at = $24
-    WHERE id IN (SELECT subscription_id FROM r WHERE disables) AND state <> 'disabled'
+    SET delivered = t.delivered + coalesce(q.delivered, 0), failed = t.failed + coalesce(q.failed, 0),
+        last_triggered_at = CASE WHEN q.made THEN $23 ELSE t.last_triggered_at END,
+        -- The head of an ordered subscription may have ended: the next one's turn.
+        next_due_at = least(t.next_due_at, q.due, CASE WHEN t.head IS NOT NULL THEN $23 END),
+        recent_failures = coalesce(((t.recent_failures::bigint << o.count) | o.failures) & 1048575, t.recent_failures)::int,
+        recent_count = least(20, t.recent_count + coalesce(o.count, 0)),
+        failing_since = CASE WHEN o.count IS NULL THEN t.failing_since WHEN o.failures & 1 = 0 THEN NULL
+                             WHEN o.failures = (1 << o.count) - 1 THEN coalesce(t.failing_since, $23) ELSE $23 END,
+        warned_percent = CASE WHEN o.failures <> (1 << o.count) - 1 THEN 0 ELSE t.warned_percent END
+    FROM l LEFT JOIN q ON q.subscription_id = l.subscription_id LEFT JOIN o ON o.subscription_id = l.subscription_id
+    WHERE t.subscription_id = l.subscription_id AND (q.subscription_id IS NOT NULL OR o.subscription_id IS NOT NULL)
+    RETURNING t.subscription_id, t.recent_failures, t.recent_count, t.breaker, t.breaker_until, t.cooldowns
 )
-SELECT id FROM d";
+SELECT id, NULL::uuid AS subscription_id, 0 AS recent_failures, 0 AS recent_count, NULL::text AS breaker,
+       NULL::timestamptz AS breaker_until, 0 AS cooldowns FROM d
+UNION ALL
+SELECT NULL, subscription_id, recent_failures, recent_count, breaker, breaker_until, cooldowns FROM s
+WHERE recent_failures & 1 = 1 OR breaker <> 'closed'";
 
-/// Records reports, all or nothing. Repeating one changes nothing. Tells which ones moved their row.
-pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp) -> Result<HashSet<DeliveryId>> {
+/// What came of recording.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// Those whose report moved their row.
+    pub moved: HashSet<DeliveryId>,
+    /// Subscriptions whose last attempt failed, or whose breaker is not closed.
+    pub vitals: Vec<Vitals>,
+}
+
+impl Recorded {
+    pub fn is_moved(&self, id: DeliveryId) -> bool {
+        self.moved.contains(&id)
+    }
+}
+
+/// Records reports, all or nothing. Repeating one changes nothing.
+pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp) -> Result<Recorded> {
     let ids: Vec<Uuid> = reports.iter().map(|r| *r.id.as_uuid()).collect();
     let subscriptions: Vec<Uuid> = reports.iter().map(|r| *r.subscription_id.as_uuid()).collect();
     let tenants: Vec<Uuid> = reports.iter().map(|r| *r.tenant_id.as_uuid()).collect();
@@ -138,7 +183,6 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
     let due: Vec<Option<Timestamp>> = moves.iter().map(|m| m.due_at).collect();
     let dead: Vec<Option<&str>> = moves.iter().map(|m| m.dead.map(DeadReason::as_str)).collect();
     let triggers: Vec<Option<&str>> = moves.iter().map(|m| m.trigger.map(Trigger::as_str)).collect();
-    let disables: Vec<bool> = moves.iter().map(|m| m.disables).collect();
     let attempts = Attempts::of(reports);
     let (first, last) = bounds(&ids);
     let statement = db.prepare_cached(RECORD).await?;
@@ -157,7 +201,6 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
                 &due,
                 &dead,
                 &triggers,
-                &disables,
                 &attempts.ids,
                 &attempts.deliveries,
                 &attempts.subscriptions,
@@ -181,6 +224,33 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
             ],
         )
         .await?;
+    let mut recorded = Recorded::default();
+    for row in &rows {
+        match row.get::<_, Option<Uuid>>("id") {
+            Some(id) => {
+                recorded.moved.insert(DeliveryId::from_uuid(id));
+            }
+            None => recorded.vitals.push(health::vitals(row)?),
+        }
+    }
+    Ok(recorded)
+}
+
+/// Of deliveries and their generations, those whose generation before failed.
+pub async fn had_failed(db: &impl GenericClient, deliveries: &[(DeliveryId, u32)]) -> Result<HashSet<DeliveryId>> {
+    let ids: Vec<Uuid> = deliveries.iter().map(|(id, _)| *id.as_uuid()).collect();
+    let generations: Vec<i32> = deliveries.iter().map(|(_, generation)| int(*generation)).collect();
+    let (from, to): (Vec<Uuid>, Vec<Uuid>) = deliveries.iter().map(|(id, _)| millisecond(id.time())).unzip();
+    let statement = db
+        .prepare_cached(
+            "SELECT u.id FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::uuid[]) AS u(id, generation, first, next)
+             WHERE EXISTS (SELECT FROM attempts a WHERE a.id >= u.first AND a.id < u.next AND a.delivery_id = u.id
+                             AND a.generation = u.generation - 1 AND a.error IS NOT NULL)
+               AND NOT EXISTS (SELECT FROM attempts a WHERE a.id >= u.first AND a.id < u.next AND a.delivery_id = u.id
+                                 AND a.generation = u.generation - 1 AND a.error IS NULL)",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&ids, &generations, &from, &to]).await?;
     Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())
 }
 
@@ -192,13 +262,11 @@ struct Move {
     due_at: Option<Timestamp>,
     dead: Option<DeadReason>,
     trigger: Option<Trigger>,
-    disables: bool,
 }
 
 impl Move {
     fn of(word: &Word) -> Self {
-        let to =
-            |state| Self { made: false, state, held: None, due_at: None, dead: None, trigger: None, disables: false };
+        let to = |state| Self { made: false, state, held: None, due_at: None, dead: None, trigger: None };
         let made = match word {
             Word::Cancelled => return to(State::Cancelled),
             Word::Expired => return Self { dead: Some(DeadReason::Expired), ..to(State::Dead) },
@@ -217,7 +285,7 @@ impl Move {
                 ..to(State::Held)
             },
         };
-        Self { made: true, disables: made.disables, ..moved }
+        Self { made: true, ..moved }
     }
 }
 

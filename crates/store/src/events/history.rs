@@ -4,6 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use posthorn_core::event_type::{EventType, Pattern};
 use posthorn_core::id::{EventId, SourceId, TenantId};
+use posthorn_core::subscription::Audience;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -110,6 +111,48 @@ pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId
         })
     })
     .transpose()
+}
+
+/// An event as dispatch sees it.
+#[derive(Clone, Debug)]
+pub struct Dispatched {
+    pub id: EventId,
+    pub source_id: SourceId,
+    /// Empty when the source had none.
+    pub source_slug: String,
+    pub event_type: EventType,
+    pub audience: Audience,
+}
+
+/// The oldest events after `position` and before `through` that a tenant may get, its own and those for everybody,
+/// at most `limit`.
+pub async fn next(
+    db: &impl GenericClient,
+    tenant: TenantId,
+    position: Uuid,
+    through: Uuid,
+    limit: i64,
+) -> Result<Vec<Dispatched>> {
+    let sql = |whose: &str| {
+        format!(
+            "(SELECT id, tenant_id, audience, source_id, source_slug, event_type FROM events
+              WHERE {whose} AND id > $2 AND id < $3 ORDER BY id LIMIT $4)"
+        )
+    };
+    let (own, everybodys) = (sql("tenant_id = $1"), sql("tenant_id IS NULL AND audience = 'broadcast'"));
+    let statement = page::prepare(db, &format!("{own} UNION ALL {everybodys} ORDER BY id LIMIT $4")).await?;
+    let rows = db.query(&statement, &[tenant.as_uuid(), &position, &through, &limit]).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Dispatched {
+                id: EventId::from_uuid(row.get("id")),
+                source_id: SourceId::from_uuid(row.get("source_id")),
+                source_slug: row.get("source_slug"),
+                event_type: event_type(row)?,
+                audience: super::audience(row, "tenant_id")?,
+            })
+        })
+        .collect()
 }
 
 /// What became of an event that somebody routes by hand.

@@ -15,7 +15,7 @@ use crate::error::readable;
 use crate::{GenericClient, Result};
 
 pub use accept::{Accepted, NewEvent, Origin, accept};
-pub use history::{Assigned, Event, Filter, SourceName, WholeEvent, assign, find, list};
+pub use history::{Assigned, Dispatched, Event, Filter, SourceName, WholeEvent, assign, find, list, next};
 pub use outbox::{Relayable, outbox_backlog, relay_now, relayed, take_due};
 
 /// How long the accepting gateway has the outbox row to itself.

@@ -175,6 +175,8 @@ pub fn delivery(
 pub fn report(delivery: &NewDelivery, attempt: u32, next: Next) -> Report {
     Report {
         id: delivery.id,
+        event_id: delivery.event_id,
+        event_type: EventType::parse(&delivery.event_type).unwrap(),
         subscription_id: delivery.subscription_id,
         tenant_id: delivery.tenant_id,
         generation: 1,
@@ -243,9 +245,9 @@ async fn recording_twice_changes_nothing_the_second_time() {
     assert!(deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap().is_empty());
 
     let reports = [report(&new, 1, Next::Delivered)];
-    assert_eq!(deliveries::record(&client, &reports, now()).await.unwrap().len(), 1);
-    assert!(deliveries::record(&client, &reports, now()).await.unwrap().is_empty());
-    assert!(deliveries::record(&client, &[report(&new, 2, Next::Delivered)], now()).await.unwrap().is_empty());
+    assert_eq!(deliveries::record(&client, &reports, now()).await.unwrap().moved.len(), 1);
+    assert!(deliveries::record(&client, &reports, now()).await.unwrap().moved.is_empty());
+    assert!(deliveries::record(&client, &[report(&new, 2, Next::Delivered)], now()).await.unwrap().moved.is_empty());
 
     let found = deliveries::find(&client, Some(tenant), new.id).await.unwrap().unwrap();
     assert_eq!((found.state, found.attempts_made), (State::Delivered, 1));
@@ -270,14 +272,13 @@ async fn a_terminal_delivery_moves_by_nothing_but_a_replay() {
     let found = deliveries::find(&client, None, new.id).await.unwrap().unwrap();
     assert_eq!(found.state, State::Dead);
 
-    let going = deliveries::set_going(&client, Some(tenant), new.id, &[State::Dead], Trigger::Replay, now()).await;
-    assert!(going.unwrap());
+    let going = deliveries::set_going(&client, Some(tenant), &[new.id], &[State::Dead], Trigger::Replay, now()).await;
+    assert_eq!(going.unwrap().len(), 1);
     let found = deliveries::find(&client, None, new.id).await.unwrap().unwrap();
     assert_eq!((found.state, found.generation), (State::Held, 2));
     let other = TenantId::from_uuid(Uuid::from_u128(1));
-    assert!(
-        !deliveries::set_going(&client, Some(other), new.id, &[State::Held], Trigger::Manual, now()).await.unwrap()
-    );
+    let going = deliveries::set_going(&client, Some(other), &[new.id], &[State::Held], Trigger::Manual, now()).await;
+    assert!(going.unwrap().is_empty(), "another tenant's");
 }
 
 #[tokio::test]
@@ -302,6 +303,7 @@ async fn a_thousand_rows_of_one_endpoint_do_not_hide_anothers() {
             bucket: Bucket { tokens: 0.0, at: None },
             not_before: now(),
             sleep: false,
+            probe: false,
         })
         .collect();
     let released = schedule::release(&transaction, &allowances, now()).await.unwrap();
@@ -342,6 +344,7 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
                 bucket: Bucket { tokens: 0.0, at: Some(now()) },
                 not_before: whole_micros(later(now(), secs(1))),
                 sleep: false,
+                probe: false,
             })
             .collect();
         schedule::release(&transaction, &allowances, now()).await.unwrap();
@@ -376,6 +379,7 @@ async fn what_a_rate_allowed_and_nobody_needed_goes_back() {
         bucket: Bucket { tokens: 0.0, at: Some(now()) },
         not_before: whole_micros(later(now(), secs(1))),
         sleep: false,
+        probe: false,
     };
 
     let transaction = client.transaction().await.unwrap();

@@ -6,7 +6,7 @@ use posthorn_core::delivery::{HeldReason, State, Trigger};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::time::Rfc3339;
 use posthorn_store::deliveries::{self, Attempt, Delivery, Filter};
-use posthorn_store::{Error, GenericClient, subscriptions};
+use posthorn_store::{Error, GenericClient, health, subscriptions};
 use serde::Serialize;
 
 use super::audit_log::Change;
@@ -142,6 +142,8 @@ pub async fn retry(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let found = deliveries::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("delivery", id))?;
     let from = [State::Held, State::Dead, State::Delivered];
     let going = set_going(&client, found, &from, Trigger::Manual).await?;
+    // Whoever tries by hand has a reason to.
+    health::probe_now(&client, going.subscription_id, now()).await?;
     Change::new("retry", "delivery", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
     let view = WholeView::of(&client, going).await?;
     client.commit().await.map_err(Error::from)?;
@@ -179,7 +181,7 @@ pub async fn set_going(
     if subscriptions::find(db, owner, found.subscription_id).await?.is_none() {
         return Err(ApiError::conflict("its subscription is deleted"));
     }
-    if !deliveries::set_going(db, owner, found.id, from, trigger, now()).await? {
+    if deliveries::set_going(db, owner, &[found.id], from, trigger, now()).await?.is_empty() {
         let now = deliveries::find(db, owner, found.id).await?.map_or(found.state, |found| found.state);
         return Err(ApiError::conflict(format!("a delivery that is {} cannot be set going", now.as_str())));
     }

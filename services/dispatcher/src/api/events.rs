@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use posthorn_core::delivery::{HeldReason, State};
+use posthorn_core::delivery::{HeldReason, State, Trigger};
 use posthorn_core::envelope::Data as Payload;
 use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
 use posthorn_core::request::Headers;
@@ -280,7 +280,7 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
             due_at: now,
         })
         .collect();
-    let begun = deliveries::replay(&client, &new, now).await?;
+    let begun = deliveries::replay(&client, &new, true, Trigger::Replay, now).await?;
     let change = Change::new("replay", "event", id, tenant.or(found.event.tenant_id));
     change.after(&serde_json::json!({ "replayed": begun.len() })).record(&client, caller, &request).await?;
     let shown: Vec<SubscriptionId> =

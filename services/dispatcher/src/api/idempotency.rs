@@ -60,9 +60,30 @@ impl Once {
         }
     }
 
-    /// Answers 201 with `view`, and commits. The kept answer is sealed: it may show a secret.
+    /// Answers 201 with `view`, and commits.
     pub async fn created(
         &self,
+        transaction: Transaction<'_>,
+        store: &Store,
+        view: &impl Serialize,
+    ) -> ApiResult<HttpResponse> {
+        self.answer(StatusCode::CREATED, transaction, store, view).await
+    }
+
+    /// Answers 202 with `view`, and commits.
+    pub async fn accepted(
+        &self,
+        transaction: Transaction<'_>,
+        store: &Store,
+        view: &impl Serialize,
+    ) -> ApiResult<HttpResponse> {
+        self.answer(StatusCode::ACCEPTED, transaction, store, view).await
+    }
+
+    /// The kept answer is sealed: it may show a secret.
+    async fn answer(
+        &self,
+        status: StatusCode,
         transaction: Transaction<'_>,
         store: &Store,
         view: &impl Serialize,
@@ -71,10 +92,10 @@ impl Once {
         let body = serde_json::to_vec(view).unwrap_or_default();
         if let Some(key) = &self.key {
             let sealed = store.sealer().seal(&self.row(key), &body);
-            idempotency::finish(&transaction, self.actor, key, 201, &sealed).await?;
+            idempotency::finish(&transaction, self.actor, key, status.as_u16(), &sealed).await?;
         }
         transaction.commit().await.map_err(posthorn_store::Error::from)?;
-        Ok(HttpResponse::Created().content_type("application/json").body(body))
+        Ok(HttpResponse::build(status).content_type("application/json").body(body))
     }
 
     /// What the answer is sealed for.

@@ -12,6 +12,7 @@ mod idempotency;
 mod params;
 pub mod rates;
 pub mod rejected_requests;
+pub mod replays;
 mod rotation;
 pub mod sources;
 pub mod stats;
@@ -36,6 +37,8 @@ pub use auth::Caller;
 use auth::KnownKey;
 use rates::KeyRates;
 
+use crate::replay::Replayer;
+
 /// What handlers work with.
 pub struct Api {
     pub store: Store,
@@ -52,6 +55,10 @@ pub struct Api {
     pub keep_dedup: Duration,
     /// How many requests each tenant's key may make.
     pub rates: KeyRates,
+    /// What jobs are begun with.
+    pub replayer: Replayer,
+    /// For how long a subscription may fail.
+    pub disable_after: Duration,
     /// What requests are verified with that a gateway refused.
     pub keys: Keys,
     pub operator_tokens: Vec<SecretString>,

@@ -7,8 +7,9 @@ use actix_web::HttpRequest;
 use actix_web::HttpResponse;
 use actix_web::web::Data;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId};
+use posthorn_core::replay::DeadLetterFilter;
 use posthorn_core::time::{Rfc3339, earlier, start_of_hour};
-use posthorn_store::dead_letters::{self, Filter};
+use posthorn_store::dead_letters::{self, Narrowed};
 use posthorn_store::delivery_stats::{self, Scope};
 use posthorn_store::page::Page;
 use posthorn_store::source_stats;
@@ -75,9 +76,9 @@ pub async fn overall(api: Data<Api>, caller: Caller, request: HttpRequest) -> Ap
     let from = earlier(now(), Duration::from_secs(window_seconds));
     let received = source_stats::received(&client, tenant, from).await?;
     let delivered = delivery_stats::of(&client, tenant.map_or(Scope::All, Scope::Tenant), from).await?;
-    let filter = Filter { tenant_id: tenant, ..Filter::default() };
+    let filter = DeadLetterFilter::default();
     let page = Page { before: None, limit: LAST_FAILURES };
-    let mut failures = dead_letters::list(&client, &filter, page).await?;
+    let mut failures = dead_letters::list(&client, &Narrowed::new(tenant, &filter), page).await?;
     failures.truncate(LAST_FAILURES as usize);
     Ok(HttpResponse::Ok().json(View {
         window_seconds,

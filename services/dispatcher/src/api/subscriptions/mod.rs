@@ -1,6 +1,7 @@
 //! `/v1/subscriptions`: what tenants ask for.
 
 mod checks;
+mod recover;
 mod secret;
 mod stats;
 mod trial;
@@ -9,13 +10,14 @@ use std::collections::BTreeMap;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
+use posthorn_core::breaker::{self, Breaker};
 use posthorn_core::id::{SecretId, SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::signature::standard::{SigningKey, SigningSecret};
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
 use posthorn_core::time::Rfc3339;
-use posthorn_store::subscriptions::{self, Counts, Subscription};
-use posthorn_store::{Error, Transaction};
+use posthorn_store::subscriptions::{self, Runtime, Subscription};
+use posthorn_store::{Error, Transaction, health};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,7 @@ use crate::error::{ApiError, ApiResult};
 
 use checks::check;
 pub use checks::is_source_name;
+pub use recover::recover;
 pub use secret::{public_key, rotate};
 pub use stats::stats;
 pub use trial::test;
@@ -134,6 +137,9 @@ struct View {
     payload_format: PayloadFormat,
     signatures: Vec<SignatureScheme>,
     stats: StatsView,
+    breaker: BreakerView,
+    failing: Option<FailingView>,
+    recover_since: Option<Rfc3339>,
     created_at: Rfc3339,
     updated_at: Rfc3339,
     /// Only in the answer to its creation.
@@ -148,8 +154,28 @@ struct StatsView {
     last_triggered_at: Option<Rfc3339>,
 }
 
+#[derive(Serialize)]
+struct BreakerView {
+    state: breaker::State,
+    until: Option<Rfc3339>,
+}
+
+impl From<Breaker> for BreakerView {
+    fn from(breaker: Breaker) -> Self {
+        Self { state: breaker.state, until: breaker.until.map(Rfc3339) }
+    }
+}
+
+/// A subscription without a success for some time.
+#[derive(Serialize)]
+struct FailingView {
+    since: Rfc3339,
+    warned_percent: u8,
+    disables_at: Rfc3339,
+}
+
 impl View {
-    fn of((subscription, counts): (Subscription, Counts)) -> Self {
+    fn of(api: &Api, (subscription, runtime): (Subscription, Runtime)) -> Self {
         Self {
             id: subscription.id,
             tenant_id: subscription.tenant_id,
@@ -168,10 +194,17 @@ impl View {
             payload_format: subscription.payload_format,
             signatures: subscription.signatures,
             stats: StatsView {
-                delivered: counts.delivered,
-                failed: counts.failed,
-                last_triggered_at: counts.last_triggered_at.map(Rfc3339),
+                delivered: runtime.delivered,
+                failed: runtime.failed,
+                last_triggered_at: runtime.last_triggered_at.map(Rfc3339),
             },
+            breaker: BreakerView::from(runtime.breaker),
+            failing: runtime.failing.map(|failing| FailingView {
+                since: Rfc3339(failing.since),
+                warned_percent: failing.warned_percent,
+                disables_at: Rfc3339(failing.disables_at(api.disable_after)),
+            }),
+            recover_since: runtime.recover_since.map(Rfc3339),
             created_at: Rfc3339(subscription.created_at),
             updated_at: Rfc3339(subscription.updated_at),
             secret: None,
@@ -228,7 +261,7 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     let secret_id = SecretId::new(now, rand::random());
     subscriptions::add_secret(&transaction, api.store.sealer(), secret_id, subscription.id, &secret, now).await?;
     ensure_key(&api, &transaction, &subscription).await?;
-    let view = View::of((subscription, Counts::default()));
+    let view = View::of(&api, (subscription, Runtime::default()));
     let change = Change::new("create", "subscription", view.id, Some(tenant_id)).after(&view);
     change.record(&transaction, caller, &request).await?;
     let view = View { secret: Some(secret.expose_secret().to_owned()), ..view };
@@ -241,7 +274,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let rows = subscriptions::list(&client, tenant, page).await?;
-    Ok(HttpResponse::Ok().json(List::of(rows, page.limit, |(row, _)| *row.id.as_uuid(), View::of)))
+    Ok(HttpResponse::Ok().json(List::of(rows, page.limit, |(row, _)| *row.id.as_uuid(), |found| View::of(&api, found))))
 }
 
 pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {
@@ -252,7 +285,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let found = subscriptions::find(&client, tenant, id).await?;
     let found = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
     let updated_at = found.0.updated_at;
-    Ok(version::shown(&View::of(found), updated_at))
+    Ok(version::shown(&View::of(&api, found), updated_at))
 }
 
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
@@ -263,15 +296,16 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
-    let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let (mut subscription, runtime) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
     version::check(&request, subscription.updated_at)?;
-    let before = View::of((subscription.clone(), counts));
+    let before = View::of(&api, (subscription.clone(), runtime));
     apply(&mut subscription, update);
     check(&api, &subscription)?;
     subscriptions::update(&transaction, &subscription).await?;
+    let runtime = heal(&transaction, &before, &subscription, runtime).await?;
     ensure_key(&api, &transaction, &subscription).await?;
     let updated_at = subscription.updated_at;
-    let view = View::of((subscription, counts));
+    let view = View::of(&api, (subscription, runtime));
     let change = Change::new("update", "subscription", id, Some(view.tenant_id)).before(&before).after(&view);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;
@@ -303,6 +337,23 @@ fn apply(subscription: &mut Subscription, update: Update) {
     subscription.updated_at = now();
 }
 
+/// Whoever makes a subscription active again begins anew with its endpoint; a new endpoint is tried at once.
+async fn heal(
+    transaction: &Transaction<'_>,
+    before: &View,
+    subscription: &Subscription,
+    runtime: Runtime,
+) -> ApiResult<Runtime> {
+    if before.state == State::Disabled && subscription.state == State::Active {
+        health::begin_anew(transaction, subscription.id).await?;
+        return Ok(Runtime { breaker: Breaker::CLOSED, failing: None, ..runtime });
+    }
+    if before.url != subscription.url {
+        health::probe_now(transaction, subscription.id, subscription.updated_at).await?;
+    }
+    Ok(runtime)
+}
+
 /// Holds what comes until somebody resumes it.
 pub async fn pause(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     turn(&api, caller, &id, &request, &body, Wanted::Paused).await
@@ -321,11 +372,12 @@ async fn turn(api: &Api, caller: Caller, id: &str, request: &HttpRequest, body: 
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let found = subscriptions::lock(&transaction, tenant, id).await?;
-    let (mut subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
-    let before = View::of((subscription.clone(), counts));
+    let (mut subscription, runtime) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let before = View::of(api, (subscription.clone(), runtime));
     apply(&mut subscription, Update { state: Some(state), ..Update::default() });
     subscriptions::update(&transaction, &subscription).await?;
-    let view = View::of((subscription, counts));
+    let runtime = heal(&transaction, &before, &subscription, runtime).await?;
+    let view = View::of(api, (subscription, runtime));
     let action = if matches!(state, Wanted::Paused) { "pause" } else { "resume" };
     let change = Change::new(action, "subscription", id, Some(view.tenant_id)).before(&before).after(&view);
     change.record(&transaction, caller, request).await?;
@@ -369,7 +421,7 @@ pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let found = subscriptions::lock(&transaction, tenant, id).await?;
     let found = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
     version::check(&request, found.0.updated_at)?;
-    let before = View::of(found);
+    let before = View::of(&api, found);
     subscriptions::delete(&transaction, tenant, id, now()).await?;
     let change = Change::new("delete", "subscription", id, Some(before.tenant_id)).before(&before);
     change.record(&transaction, caller, &request).await?;

@@ -53,7 +53,7 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         add_key(&api, &transaction, id).await?;
     }
     subscriptions::touch(&transaction, id, now).await?;
-    let view = View::of((subscription, counts));
+    let view = View::of(&api, (subscription, counts));
     let change = Change::new("rotate_secret", "subscription", id, Some(view.tenant_id)).after(&view);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;

@@ -11,6 +11,7 @@ use posthorn_store::delivery_stats::{self, Scope};
 use posthorn_store::subscriptions;
 use serde::Serialize;
 
+use super::BreakerView;
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now};
 use crate::error::{ApiError, ApiResult};
@@ -30,6 +31,7 @@ struct View {
     average_response_time_ms: Option<f64>,
     p95_response_time_ms: Option<f64>,
     last_triggered_at: Option<Rfc3339>,
+    breaker: BreakerView,
     backlog: Backlog,
 }
 
@@ -47,7 +49,7 @@ pub async fn stats(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let found = subscriptions::find(&client, tenant, id).await?;
-    let (subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
+    let (subscription, runtime) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
     let now = now();
     let from = earlier(now, Duration::from_secs(window_seconds));
     let stats = delivery_stats::of(&client, Scope::Subscription(subscription.tenant_id, id), from).await?;
@@ -64,7 +66,8 @@ pub async fn stats(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
         failed_attempts: stats.failed_attempts,
         average_response_time_ms: stats.average_ms,
         p95_response_time_ms: stats.p95_ms,
-        last_triggered_at: counts.last_triggered_at.map(Rfc3339),
+        last_triggered_at: runtime.last_triggered_at.map(Rfc3339),
+        breaker: BreakerView::from(runtime.breaker),
         backlog: Backlog { deliveries, oldest_age_seconds: oldest.map(|oldest| since(oldest, now).as_secs_f64()) },
     }))
 }

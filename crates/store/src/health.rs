@@ -1,0 +1,216 @@
+//! How the endpoints of subscriptions do, and what follows from it.
+//!
+//! The statement that records attempts keeps what came of the last of them; whoever decides on that writes the
+//! decision here, and only over what it was decided on.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use posthorn_core::breaker::{Breaker, Recent, State};
+use posthorn_core::failing::Failing;
+use posthorn_core::id::{AuditEntryId, SubscriptionId, TenantId};
+use posthorn_core::operational::Notice;
+use posthorn_core::time::Rfc3339;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use crate::audit_log::{self, Entry};
+use crate::error::readable;
+use crate::{GenericClient, Result, Transaction, notices};
+
+/// A subscription whose endpoint is worth a look.
+#[derive(Clone, Copy, Debug)]
+pub struct Vitals {
+    pub subscription_id: SubscriptionId,
+    pub recent: Recent,
+    pub breaker: Breaker,
+}
+
+pub(crate) fn vitals(row: &Row) -> Result<Vitals> {
+    let number = |column| u32::try_from(row.get::<_, i32>(column)).unwrap_or_default();
+    Ok(Vitals {
+        subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
+        recent: Recent::from_bits(number("recent_failures"), number("recent_count")),
+        breaker: breaker(row)?,
+    })
+}
+
+pub(crate) fn breaker(row: &Row) -> Result<Breaker> {
+    Ok(Breaker {
+        state: readable("subscription_runtime.breaker", State::parse(row.get("breaker")))?,
+        until: row.get("breaker_until"),
+        cooldowns: u32::try_from(row.get::<_, i32>("cooldowns")).unwrap_or_default(),
+    })
+}
+
+const TURN: &str = "
+WITH r AS (
+    UPDATE subscription_runtime
+    SET breaker = $4, breaker_until = $5, cooldowns = $6,
+        -- What came of attempts before it closed says nothing of the endpoint as it is now.
+        recent_failures = CASE WHEN $4 = 'closed' THEN 0 ELSE recent_failures END,
+        recent_count = CASE WHEN $4 = 'closed' THEN 0 ELSE recent_count END,
+        breaker_closed_at = CASE WHEN $4 = 'closed' THEN $7 ELSE breaker_closed_at END,
+        next_due_at = CASE WHEN $4 = 'closed' THEN least(next_due_at, $7) ELSE next_due_at END
+    WHERE subscription_id = $1 AND breaker = $2 AND breaker_until IS NOT DISTINCT FROM $3
+    RETURNING subscription_id
+)
+SELECT pg_notify('posthorn_' || current_schema(), 'subscription:' || subscription_id) FROM r";
+
+/// Turns a breaker that is still as it was, and tells every process. False if it is not.
+pub async fn turn(
+    db: &impl GenericClient,
+    id: SubscriptionId,
+    from: &Breaker,
+    to: &Breaker,
+    now: Timestamp,
+) -> Result<bool> {
+    let cooldowns = i32::try_from(to.cooldowns).unwrap_or(i32::MAX);
+    let statement = db.prepare_cached(TURN).await?;
+    let turned = db
+        .execute(
+            &statement,
+            &[id.as_uuid(), &from.state.as_str(), &from.until, &to.state.as_str(), &to.until, &cooldowns, &now],
+        )
+        .await?;
+    Ok(turned > 0)
+}
+
+/// Has an endpoint whose breaker is open probed at once: somebody says that it is well.
+pub async fn probe_now(db: &impl GenericClient, id: SubscriptionId, now: Timestamp) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscription_runtime SET breaker_until = $2, next_due_at = least(next_due_at, $2)
+             WHERE subscription_id = $1 AND breaker = 'open' AND breaker_until > $2",
+        )
+        .await?;
+    db.execute(&statement, &[id.as_uuid(), &now]).await?;
+    Ok(())
+}
+
+/// Forgets what came of attempts before somebody made a subscription active again.
+pub async fn begin_anew(db: &impl GenericClient, id: SubscriptionId) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscription_runtime
+             SET recent_failures = 0, recent_count = 0, breaker = 'closed', breaker_until = NULL, cooldowns = 0,
+                 failing_since = NULL, warned_percent = 0
+             WHERE subscription_id = $1",
+        )
+        .await?;
+    db.execute(&statement, &[id.as_uuid()]).await?;
+    Ok(())
+}
+
+/// What was missing since `since` is being recovered.
+pub async fn recovering(db: &impl GenericClient, id: SubscriptionId, since: Timestamp) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscription_runtime SET recover_since = NULL WHERE subscription_id = $1 AND recover_since >= $2",
+        )
+        .await?;
+    db.execute(&statement, &[id.as_uuid(), &since]).await?;
+    Ok(())
+}
+
+/// A subscription that has failed for some time.
+#[derive(Clone, Copy, Debug)]
+pub struct Ailing {
+    pub subscription_id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub failing: Failing,
+}
+
+/// Active subscriptions that have failed for `time` or longer, longest first.
+pub async fn failing_for(db: &impl GenericClient, time: Duration, limit: i64) -> Result<Vec<Ailing>> {
+    let statement = db
+        .prepare_cached(
+            "SELECT r.subscription_id, r.tenant_id, r.failing_since, r.last_triggered_at, r.warned_percent
+             FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
+             WHERE r.failing_since IS NOT NULL AND r.last_triggered_at - r.failing_since >= make_interval(secs => $1)
+               AND s.state = 'active' AND s.deleted_at IS NULL
+             ORDER BY r.failing_since LIMIT $2",
+        )
+        .await?;
+    let rows = db.query(&statement, &[&time.as_secs_f64(), &limit]).await?;
+    let ailing = |row: &Row| {
+        Some(Ailing {
+            subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
+            tenant_id: TenantId::from_uuid(row.get("tenant_id")),
+            failing: failing(row)?,
+        })
+    };
+    Ok(rows.iter().filter_map(ailing).collect())
+}
+
+pub(crate) fn failing(row: &Row) -> Option<Failing> {
+    let since: Timestamp = row.get::<_, Option<Timestamp>>("failing_since")?;
+    Some(Failing {
+        since,
+        last_attempt: row.get::<_, Option<Timestamp>>("last_triggered_at").unwrap_or(since),
+        warned_percent: u8::try_from(row.get::<_, i16>("warned_percent")).unwrap_or_default(),
+    })
+}
+
+/// Warns a tenant once that `percent` of a subscription's time have passed.
+pub async fn warn(
+    db: &Transaction<'_>,
+    ailing: &Ailing,
+    percent: u8,
+    disables_at: Timestamp,
+    now: Timestamp,
+) -> Result<bool> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscription_runtime SET warned_percent = $3
+             WHERE subscription_id = $1 AND failing_since = $2 AND warned_percent < $3",
+        )
+        .await?;
+    let id = ailing.subscription_id;
+    let since = ailing.failing.since;
+    if db.execute(&statement, &[id.as_uuid(), &since, &i16::from(percent)]).await? == 0 {
+        return Ok(false);
+    }
+    let notice = Notice::SubscriptionWarning {
+        subscription_id: id,
+        failing_since: Rfc3339(since),
+        percent,
+        disables_at: Rfc3339(disables_at),
+    };
+    notices::tell(db, &[(ailing.tenant_id, notice)], now).await?;
+    Ok(true)
+}
+
+/// Disables a subscription and tells its tenant, in one transaction. False if it is not active.
+pub async fn disable(db: &Transaction<'_>, id: SubscriptionId, reason: &'static str, now: Timestamp) -> Result<bool> {
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscriptions SET state = 'disabled', disabled_reason = $2, updated_at = $3
+             WHERE id = $1 AND state = 'active' AND deleted_at IS NULL RETURNING tenant_id",
+        )
+        .await?;
+    let Some(row) = db.query_opt(&statement, &[id.as_uuid(), &reason, &now]).await? else { return Ok(false) };
+    let tenant_id = TenantId::from_uuid(row.get::<_, Uuid>(0));
+    let statement = db
+        .prepare_cached(
+            "UPDATE subscription_runtime SET recover_since = coalesce(recover_since, failing_since, $2)
+             WHERE subscription_id = $1 RETURNING recover_since",
+        )
+        .await?;
+    let recover_since: Timestamp = db.query_one(&statement, &[id.as_uuid(), &now]).await?.get(0);
+    let entry = Entry {
+        id: AuditEntryId::new(now, rand::random()),
+        actor: "posthorn".to_owned(),
+        action: "disable".to_owned(),
+        resource: "subscription".to_owned(),
+        resource_id: id.to_string(),
+        tenant_id: Some(tenant_id),
+        before: None,
+        after: Some(serde_json::json!({ "state": "disabled", "disabled_reason": reason })),
+        request_id: None,
+    };
+    audit_log::insert(db, &entry).await?;
+    let notice = Notice::SubscriptionDisabled { subscription_id: id, reason, recover_since: Rfc3339(recover_since) };
+    notices::tell(db, &[(tenant_id, notice)], now).await?;
+    Ok(true)
+}

@@ -203,7 +203,7 @@ def test_nothing_is_tried_again_after_a_permanent_status(stage: Stage) -> None:
     assert tenant.api.get(subscription.path)["state"] == "active"
 
 
-def test_an_endpoint_that_nobody_serves_fails_as_a_connection(stage: Stage) -> None:
+def test_an_endpoint_that_nobody_serves_refuses_the_connection(stage: Stage) -> None:
     tenant = stage.tenant()
     # The discard port, on which nothing listens.
     subscription = tenant.subscribe("http://127.0.0.1:9/hooks", "*", retry_policy=quick_retries(1))
@@ -214,7 +214,7 @@ def test_an_endpoint_that_nobody_serves_fails_as_a_connection(stage: Stage) -> N
 
     (attempt,) = tenant.delivery(subscription, receipt.event_id, "dead")["attempts"]
     assert attempt["status_code"] is None
-    assert attempt["error"].startswith("connection_failed")
+    assert attempt["error"].startswith("connection_refused")
 
 
 def test_a_held_delivery_can_be_attempted_now(stage: Stage) -> None:

@@ -32,7 +32,9 @@ pub enum NoAnswer {
     Dns,
     /// The guard refused the address.
     Address,
-    /// No connection: refused, unreachable, reset while connecting.
+    /// The address answers, and nobody listens at the port.
+    Refused,
+    /// No connection for another reason: unreachable, reset while connecting.
     Connect,
     Tls,
     Timeout,
@@ -46,6 +48,7 @@ impl NoAnswer {
         match self {
             Self::Dns => "dns_failed",
             Self::Address => "address_not_permitted",
+            Self::Refused => "connection_refused",
             Self::Connect => "connection_failed",
             Self::Tls => "tls_failed",
             Self::Timeout => "timeout",

@@ -240,6 +240,8 @@ fn no_answer(error: &reqwest::Error) -> (NoAnswer, String) {
             };
         } else if is_tls(inner) {
             reason = NoAnswer::Tls;
+        } else if reason == NoAnswer::Connect && is_refusal(inner) {
+            reason = NoAnswer::Refused;
         }
         cause = inner.source();
     }
@@ -248,10 +250,16 @@ fn no_answer(error: &reqwest::Error) -> (NoAnswer, String) {
     (reason, detail)
 }
 
-/// rustls tells of its errors inside of I/O errors.
+/// rustls tells of its errors inside of I/O errors, and the client puts those into I/O errors again. None
+/// of them names what it holds as its source.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || wrapped.is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>)
+    let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || held.is_some_and(|held| is_tls(held))
+}
+
+fn is_refusal(error: &(dyn Error + 'static)) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// PostgreSQL keeps no NUL in text.

@@ -133,6 +133,8 @@ SUBSCRIPTION_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"timeout_seconds": 31}, "/timeout_seconds"),
     ({"timeout_seconds": "ten"}, "/timeout_seconds"),
     ({"rate_limit": {"per_second": 0}}, "/rate_limit/per_second"),
+    ({"rate_limit": {"per_hour": 0}}, "/rate_limit/per_hour"),
+    ({"rate_limit": {"per_second": 1, "per_minute": 60}}, "/rate_limit"),
     ({"rate_limit": {"per_second": 1, "burst": 2}}, "/rate_limit/burst"),
     ({"max_in_flight": 0}, "/max_in_flight"),
     ({"retry_policy": quick_retries(0)}, "/retry_policy/max_attempts"),

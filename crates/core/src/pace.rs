@@ -48,10 +48,21 @@ mod tests {
         assert_eq!(take(&empty, 2.0, 1, next_token(&empty, 2.0, now)).0, 1);
     }
 
+    #[test]
+    fn a_rate_below_one_a_second_lets_one_go_whenever_it_is_whole() {
+        let start = Timestamp::from_second(1_782_864_000).unwrap();
+        let (taken, left) = take(&Bucket { tokens: 0.0, at: None }, 1.0 / 60.0, 5, start);
+        assert_eq!(taken, 1);
+        let next = next_token(&left, 1.0 / 60.0, start);
+        assert_eq!(next, later(start, Duration::from_secs(60)));
+        assert_eq!(take(&left, 1.0 / 60.0, 5, later(start, Duration::from_secs(59))).0, 0);
+        assert_eq!(take(&left, 1.0 / 60.0, 5, next).0, 1);
+    }
+
     proptest! {
         #[test]
         fn over_any_stretch_no_more_goes_than_the_rate_and_one_bucket(
-            per_second in 0.5..200.0f64,
+            per_second in prop_oneof![0.0001..0.5f64, 0.5..200.0f64],
             pauses in proptest::collection::vec(0u64..3000, 1..60),
         ) {
             let start = Timestamp::from_second(1_782_864_000).unwrap();

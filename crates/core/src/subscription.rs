@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::delivery::HeldReason;
 use crate::endpoint::EndpointUrl;
@@ -26,7 +26,7 @@ pub struct Subscription {
     pub timeout: Duration,
     /// How many attempts one delivery-worker makes at a time.
     pub max_in_flight: u32,
-    /// Attempts a second, over all delivery-workers.
+    /// Over all delivery-workers.
     pub rate_limit: Option<RateLimit>,
     pub headers: Vec<(String, String)>,
     pub payload_format: PayloadFormat,
@@ -80,10 +80,58 @@ pub enum Encoding {
     Base64,
 }
 
+/// How many attempts may be made in a stretch of time, spread over it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", try_from = "Rates")]
+pub enum RateLimit {
+    PerSecond(f64),
+    PerMinute(f64),
+    PerHour(f64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("exactly one of `per_second`, `per_minute` and `per_hour`")]
+pub struct NotOneRate;
+
+impl RateLimit {
+    /// Attempts a second: a fraction where there is less than one.
+    pub fn per_second(self) -> f64 {
+        match self {
+            Self::PerSecond(rate) => rate,
+            Self::PerMinute(rate) => rate / 60.0,
+            Self::PerHour(rate) => rate / 3600.0,
+        }
+    }
+}
+
+/// A rate limit as it is written.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RateLimit {
-    pub per_second: f64,
+struct Rates {
+    #[serde(default, deserialize_with = "given")]
+    per_second: Option<f64>,
+    #[serde(default, deserialize_with = "given")]
+    per_minute: Option<f64>,
+    #[serde(default, deserialize_with = "given")]
+    per_hour: Option<f64>,
+}
+
+/// For what may be left out but not be `null`.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+    f64::deserialize(from).map(Some)
+}
+
+impl TryFrom<Rates> for RateLimit {
+    type Error = NotOneRate;
+
+    fn try_from(rates: Rates) -> Result<Self, NotOneRate> {
+        match (rates.per_second, rates.per_minute, rates.per_hour) {
+            (Some(rate), None, None) => Ok(Self::PerSecond(rate)),
+            (None, Some(rate), None) => Ok(Self::PerMinute(rate)),
+            (None, None, Some(rate)) => Ok(Self::PerHour(rate)),
+            _ => Err(NotOneRate),
+        }
+    }
 }
 
 /// What dispatch needs to know of an event.
@@ -207,6 +255,25 @@ mod tests {
             source_slug: "stripe",
             audience,
         })
+    }
+
+    #[test]
+    fn a_rate_limit_is_exactly_one_rate() {
+        let read = |text: &str| serde_json::from_str::<RateLimit>(text).ok();
+        assert_eq!(read(r#"{"per_second": 50}"#), Some(RateLimit::PerSecond(50.0)));
+        assert_eq!(read(r#"{"per_minute": 30}"#).map(RateLimit::per_second), Some(0.5));
+        assert_eq!(read(r#"{"per_hour": 900}"#).map(RateLimit::per_second), Some(0.25));
+        let refused = [
+            "{}",
+            r#"{"per_second": null}"#,
+            r#"{"per_second": 1, "per_minute": null}"#,
+            r#"{"per_second": 1, "per_minute": 60}"#,
+            r#"{"per_day": 1}"#,
+        ];
+        for text in refused {
+            assert_eq!(read(text), None, "{text}");
+        }
+        assert_eq!(serde_json::to_string(&RateLimit::PerHour(900.0)).unwrap(), r#"{"per_hour":900.0}"#);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use posthorn_core::breaker::Breaker;
 use posthorn_core::delivery::Trigger;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::pace::Bucket;
-use posthorn_core::subscription;
+use posthorn_core::subscription::{self, RateLimit};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -40,7 +40,7 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
         .prepare_cached(
             "SELECT r.subscription_id, r.tokens, r.tokens_at, s.state, s.timeout_seconds, s.deleted_at IS NOT NULL AS deleted,
                     r.breaker, r.breaker_until, r.cooldowns, r.breaker_closed_at,
-                    (s.rate_limit ->> 'per_second')::float8 AS per_second
+                    s.rate_limit
              FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
              WHERE r.next_due_at <= $2 ORDER BY r.next_due_at LIMIT $1 FOR UPDATE OF r SKIP LOCKED",
         )
@@ -52,7 +52,7 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
             Ok(Due {
                 subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
                 state: state.map(|s| readable("subscriptions.state", crate::subscriptions::state(s))).transpose()?,
-                per_second: row.get("per_second"),
+                per_second: crate::subscriptions::rate_limit(row)?.map(RateLimit::per_second),
                 bucket: Bucket { tokens: row.get("tokens"), at: row.get("tokens_at") },
                 timeout_secs: row.get("timeout_seconds"),
                 breaker: health::breaker(row)?,

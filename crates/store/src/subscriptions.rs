@@ -305,7 +305,6 @@ fn with_runtime(row: &Row) -> Result<(Subscription, Runtime)> {
 
 fn subscription(row: &Row) -> Result<Subscription> {
     let read = |column| row.get::<_, Value>(column);
-    let rate_limit: Option<Value> = row.get("rate_limit");
     Ok(Subscription {
         id: SubscriptionId::from_uuid(row.get("id")),
         tenant_id: TenantId::from_uuid(row.get("tenant_id")),
@@ -318,7 +317,7 @@ fn subscription(row: &Row) -> Result<Subscription> {
         disabled_reason: row.get("disabled_reason"),
         retry_policy: readable("subscriptions.retry_policy", serde_json::from_value(read("retry_policy")).ok())?,
         timeout_seconds: row.get("timeout_seconds"),
-        rate_limit: rate_limit.and_then(|limit| serde_json::from_value(limit).ok()),
+        rate_limit: rate_limit(row)?,
         max_in_flight: row.get("max_in_flight"),
         headers: readable("subscriptions.headers", serde_json::from_value(read("headers")).ok())?,
         payload_format: readable(
@@ -329,6 +328,12 @@ fn subscription(row: &Row) -> Result<Subscription> {
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
     })
+}
+
+/// Reads the column `rate_limit`.
+pub(crate) fn rate_limit(row: &Row) -> Result<Option<RateLimit>> {
+    let limit: Option<Value> = row.get("rate_limit");
+    limit.map(|limit| readable("subscriptions.rate_limit", serde_json::from_value(limit).ok())).transpose()
 }
 
 /// Reads a state's name.

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 /// Lines that are shown of one thing.
 const SHOWN: usize = 20;
 
+/// Of a subscription's rate limit, which has one of them.
+const UNITS: [&str; 3] = ["per_second", "per_minute", "per_hour"];
+
 /// What differs, as `pointer: before → after`; the first twenty.
 pub fn differences(before: &Value, after: &Value) -> Vec<String> {
     let mut lines = Vec::new();
@@ -39,9 +42,13 @@ pub fn overlaid(current: &Value, wanted: &Value) -> Value {
     }
 }
 
-/// Of another kind, one is not a part of the other: what the kinds have in common is a coincidence.
+/// Of another kind, one is not a part of the other: what the kinds have in common is a coincidence. A rate in
+/// another unit is another kind.
 fn is_same_kind(current: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
-    ["kind", "scheme"].iter().all(|name| wanted.get(*name).is_none_or(|kind| current.get(*name) == Some(kind)))
+    let unit = |rate: &Map<String, Value>| UNITS.into_iter().find(|unit| rate.contains_key(*unit));
+    let has_same_unit = unit(wanted).is_none_or(|wanted| unit(current).is_none_or(|current| current == wanted));
+    has_same_unit
+        && ["kind", "scheme"].iter().all(|name| wanted.get(*name).is_none_or(|kind| current.get(*name) == Some(kind)))
 }
 
 /// Whether what stands at a pointer may be a credential, in a field of the API or one that was meant to be.

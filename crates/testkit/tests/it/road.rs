@@ -188,6 +188,24 @@ async fn a_rate_limit_holds_over_a_burst() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_by_the_minute_is_spread_over_it() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let receiver = world.receiver().await;
+    let limit = json!({ "rate_limit": { "per_minute": 60 } });
+    api.subscribe(&tenant, &receiver.url(""), &["*"], limit).await;
+    let stripe = world.stripe_for(&tenant).await;
+
+    let sending = (0..3).map(|number| stripe.send("invoice.paid", json!({ "number": number })));
+    futures_util::future::join_all(sending).await;
+
+    let received = receiver.attempts(3).await;
+    let took = received[2].at.duration_since(received[0].at).as_secs_f64();
+    assert!(took > 1.5, "{took} s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_too_large_for_a_message_arrives_whole() {
     let world = World::start().await;
     let api = world.api();

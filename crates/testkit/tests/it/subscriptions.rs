@@ -266,3 +266,24 @@ async fn a_change_that_somebody_has_not_seen_is_not_overwritten() {
     assert_eq!(api.get(&path).await["name"], "First");
     assert_eq!(api.patch_if(&path, &api.etag(&path).await, json!({ "name": "Second" })).await, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_outside_its_limits_is_refused_by_name() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let subscription = api.subscribe(&tenant, "https://example.com/", &["*"], json!({})).await;
+    let refused = [
+        (json!({ "rate_limit": {} }), "/rate_limit"),
+        (json!({ "rate_limit": { "per_second": 1, "per_minute": 60 } }), "/rate_limit"),
+        (json!({ "rate_limit": { "per_minute": 0.05 } }), "/rate_limit/per_minute"),
+        (json!({ "rate_limit": { "per_hour": 100_001 } }), "/rate_limit/per_hour"),
+        (json!({ "rate_limit": { "per_day": 1 } }), "/rate_limit/per_day"),
+    ];
+    for (body, pointer) in refused {
+        let (status, answer) = api.call(Method::PATCH, &path(&subscription, ""), Some(&body)).await;
+        assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
+    }
+    let limited = api.patch(&path(&subscription, ""), json!({ "rate_limit": { "per_hour": 30 } })).await;
+    assert_eq!(limited["rate_limit"], json!({ "per_hour": 30.0 }));
+}

@@ -65,6 +65,8 @@ mod tests {
             "/timeout_seconds: 10 → 5",
         ];
         assert_eq!(unmet.lines, told);
+        let by_the_minute = self::unmet(&current, &wanted(json!({ "rate_limit": { "per_minute": 50 } })));
+        assert_eq!(by_the_minute.body["rate_limit"], json!({ "per_minute": 50 }));
         let policy = json!({ "kind": "schedule", "delays_seconds": [5], "permanent_statuses": [404] });
         assert_eq!(unmet.body["retry_policy"], policy, "the API replaces it whole");
     }

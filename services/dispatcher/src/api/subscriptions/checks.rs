@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use posthorn_core::endpoint::{self, EndpointUrl};
 use posthorn_core::event_type::Pattern;
-use posthorn_core::subscription::SignatureScheme;
+use posthorn_core::subscription::{RateLimit, SignatureScheme};
 use posthorn_store::subscriptions::Subscription;
 
 use crate::api::Api;
@@ -40,7 +40,9 @@ pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     }
     checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
     checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
-    rate(&mut checks, "/rate_limit/per_second", subscription.rate_limit.map(|limit| limit.per_second));
+    if let Some(limit) = subscription.rate_limit {
+        rate_limit(&mut checks, limit);
+    }
     headers(&mut checks, &subscription.headers);
     signatures(&mut checks, &subscription.signatures, &subscription.headers);
     checks.finish()
@@ -56,6 +58,15 @@ fn url_detail(error: &endpoint::Error) -> String {
         endpoint::Error::Address(refused) => format!("{error}: {refused}"),
         _ => error.to_string(),
     }
+}
+
+fn rate_limit(checks: &mut Checks, limit: RateLimit) {
+    let (unit, number) = match limit {
+        RateLimit::PerSecond(number) => ("per_second", number),
+        RateLimit::PerMinute(number) => ("per_minute", number),
+        RateLimit::PerHour(number) => ("per_hour", number),
+    };
+    rate(checks, &format!("/rate_limit/{unit}"), Some(number));
 }
 
 fn headers(checks: &mut Checks, headers: &BTreeMap<String, String>) {

@@ -137,6 +137,8 @@ SUBSCRIPTION_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"rate_limit": {"per_second": 1, "per_minute": 60}}, "/rate_limit"),
     ({"rate_limit": {"per_second": 1, "burst": 2}}, "/rate_limit/burst"),
     ({"max_in_flight": 0}, "/max_in_flight"),
+    ({"ordered": "yes"}, "/ordered"),
+    ({"ordered_max_block_seconds": 604801}, "/ordered_max_block_seconds"),
     ({"retry_policy": quick_retries(0)}, "/retry_policy/max_attempts"),
     ({"retry_policy": quick_retries(3, tries=4)}, "/retry_policy/tries"),
     ({"retry_policy": {"kind": "never"}}, "/retry_policy/kind"),

@@ -24,8 +24,12 @@ pub struct Subscription {
     pub retry_policy: RetryPolicy,
     /// For the whole exchange, from connecting to the last byte read.
     pub timeout: Duration,
-    /// How many attempts one delivery-worker makes at a time.
+    /// How many attempts one delivery-worker makes at a time; without meaning where `ordered`.
     pub max_in_flight: u32,
+    /// Whether each delivery waits for the one before it.
+    pub ordered: bool,
+    /// How long a delivery that fails may hold up those behind it.
+    pub ordered_max_block: Duration,
     /// Over all delivery-workers.
     pub rate_limit: Option<RateLimit>,
     pub headers: Vec<(String, String)>,
@@ -241,6 +245,8 @@ mod tests {
             retry_policy: RetryPolicy::default(),
             timeout: Duration::from_secs(10),
             max_in_flight: 8,
+            ordered: false,
+            ordered_max_block: Duration::from_secs(3600),
             rate_limit: None,
             headers: vec![],
             payload_format: PayloadFormat::Standard,

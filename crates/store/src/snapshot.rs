@@ -201,6 +201,8 @@ fn entry(
         retry_policy: row.retry_policy,
         timeout: Duration::from_secs(u64::try_from(row.timeout_seconds).ok()?),
         max_in_flight: u32::try_from(row.max_in_flight).ok()?,
+        ordered: row.ordered,
+        ordered_max_block: Duration::from_secs(u64::try_from(row.ordered_max_block_seconds).ok()?),
         rate_limit: row.rate_limit,
         headers: row.headers.into_iter().collect(),
         payload_format: row.payload_format,

@@ -33,6 +33,8 @@ pub struct Subscription {
     pub timeout_seconds: i32,
     pub rate_limit: Option<RateLimit>,
     pub max_in_flight: i32,
+    pub ordered: bool,
+    pub ordered_max_block_seconds: i32,
     pub headers: BTreeMap<String, String>,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
@@ -62,8 +64,8 @@ impl Default for Runtime {
 
 const COLUMNS: &str =
     "s.id, s.tenant_id, s.name, s.description, s.url, s.event_types, s.sources, s.state, s.disabled_reason,
-    s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.headers, s.payload_format, s.signatures,
-    s.created_at, s.updated_at";
+    s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.ordered, s.ordered_max_block_seconds,
+    s.headers, s.payload_format, s.signatures, s.created_at, s.updated_at";
 
 const RUNTIME: &str =
     "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.failing_since,
@@ -74,8 +76,9 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
         .prepare_cached(
             "WITH s AS (
                  INSERT INTO subscriptions (id, tenant_id, name, description, url, event_types, sources, state, retry_policy,
-                     timeout_seconds, rate_limit, max_in_flight, headers, payload_format, signatures, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+                     timeout_seconds, rate_limit, max_in_flight, ordered, ordered_max_block_seconds, headers, payload_format,
+                     signatures, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18)
              )
              INSERT INTO subscription_runtime (subscription_id, tenant_id) VALUES ($1, $2)",
         )
@@ -95,6 +98,8 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
             &subscription.timeout_seconds,
             &subscription.rate_limit.map(|limit| json(&limit)),
             &subscription.max_in_flight,
+            &subscription.ordered,
+            &subscription.ordered_max_block_seconds,
             &json(&subscription.headers),
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
@@ -112,10 +117,11 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
             "WITH s AS (
                  UPDATE subscriptions SET name = $2, description = $3, url = $4, event_types = $5, sources = $6, state = $7,
                      disabled_reason = $8, retry_policy = $9, timeout_seconds = $10, rate_limit = $11, max_in_flight = $12,
-                     headers = $13, payload_format = $14, signatures = $15, updated_at = $16
+                     ordered = $13, ordered_max_block_seconds = $14, headers = $15, payload_format = $16, signatures = $17,
+                     updated_at = $18
                  WHERE id = $1 RETURNING id
              )
-             UPDATE subscription_runtime SET next_due_at = $16 FROM s WHERE subscription_id = s.id",
+             UPDATE subscription_runtime SET next_due_at = $18 FROM s WHERE subscription_id = s.id",
         )
         .await?;
     db.execute(
@@ -133,6 +139,8 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
             &subscription.timeout_seconds,
             &subscription.rate_limit.map(|limit| json(&limit)),
             &subscription.max_in_flight,
+            &subscription.ordered,
+            &subscription.ordered_max_block_seconds,
             &json(&subscription.headers),
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
@@ -319,6 +327,8 @@ fn subscription(row: &Row) -> Result<Subscription> {
         timeout_seconds: row.get("timeout_seconds"),
         rate_limit: rate_limit(row)?,
         max_in_flight: row.get("max_in_flight"),
+        ordered: row.get("ordered"),
+        ordered_max_block_seconds: row.get("ordered_max_block_seconds"),
         headers: readable("subscriptions.headers", serde_json::from_value(read("headers")).ok())?,
         payload_format: readable(
             "subscriptions.payload_format",

@@ -37,6 +37,8 @@ pub fn subscription(url: &str) -> Subscription {
         retry_policy: RetryPolicy::default(),
         timeout: Duration::from_secs(5),
         max_in_flight: 8,
+        ordered: false,
+        ordered_max_block: Duration::from_secs(3600),
         rate_limit: None,
         headers: vec![],
         payload_format: PayloadFormat::Standard,

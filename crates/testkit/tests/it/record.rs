@@ -144,6 +144,8 @@ pub async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
         timeout_seconds: 10,
         rate_limit: None,
         max_in_flight: 8,
+        ordered: false,
+        ordered_max_block_seconds: 3600,
         headers: Default::default(),
         payload_format: subscription::PayloadFormat::Standard,
         signatures: vec![subscription::SignatureScheme::Standard],

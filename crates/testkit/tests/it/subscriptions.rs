@@ -279,11 +279,19 @@ async fn a_field_outside_its_limits_is_refused_by_name() {
         (json!({ "rate_limit": { "per_minute": 0.05 } }), "/rate_limit/per_minute"),
         (json!({ "rate_limit": { "per_hour": 100_001 } }), "/rate_limit/per_hour"),
         (json!({ "rate_limit": { "per_day": 1 } }), "/rate_limit/per_day"),
+        (json!({ "ordered": null }), "/ordered"),
+        (json!({ "ordered_max_block_seconds": 0 }), "/ordered_max_block_seconds"),
+        (json!({ "ordered_max_block_seconds": 604_801 }), "/ordered_max_block_seconds"),
     ];
     for (body, pointer) in refused {
         let (status, answer) = api.call(Method::PATCH, &path(&subscription, ""), Some(&body)).await;
         assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
     }
-    let limited = api.patch(&path(&subscription, ""), json!({ "rate_limit": { "per_hour": 30 } })).await;
-    assert_eq!(limited["rate_limit"], json!({ "per_hour": 30.0 }));
+    assert_eq!((&subscription["ordered"], &subscription["ordered_max_block_seconds"]), (&json!(false), &json!(3600)));
+    let wanted = json!({ "rate_limit": { "per_hour": 30.0 }, "ordered": true, "ordered_max_block_seconds": 60 });
+    api.patch(&path(&subscription, ""), wanted.clone()).await;
+    let changed = api.get(&path(&subscription, "")).await;
+    for (field, value) in wanted.as_object().unwrap() {
+        assert_eq!(&changed[field], value, "{field}");
+    }
 }

@@ -40,6 +40,8 @@ pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
     }
     checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
     checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
+    let blocks = (1..=604_800).contains(&subscription.ordered_max_block_seconds);
+    checks.require(blocks, "/ordered_max_block_seconds", "from 1 to 604800");
     if let Some(limit) = subscription.rate_limit {
         rate_limit(&mut checks, limit);
     }

@@ -54,6 +54,10 @@ struct Create {
     #[serde(default = "default_max_in_flight")]
     max_in_flight: i32,
     #[serde(default)]
+    ordered: bool,
+    #[serde(default = "default_ordered_max_block_seconds")]
+    ordered_max_block_seconds: i32,
+    #[serde(default)]
     headers: BTreeMap<String, String>,
     #[serde(default = "default_payload_format")]
     payload_format: PayloadFormat,
@@ -69,6 +73,10 @@ fn default_timeout_seconds() -> i32 {
 
 fn default_max_in_flight() -> i32 {
     8
+}
+
+fn default_ordered_max_block_seconds() -> i32 {
+    3600
 }
 
 fn default_payload_format() -> PayloadFormat {
@@ -103,6 +111,10 @@ struct Update {
     #[serde(default, deserialize_with = "given")]
     max_in_flight: Option<i32>,
     #[serde(default, deserialize_with = "given")]
+    ordered: Option<bool>,
+    #[serde(default, deserialize_with = "given")]
+    ordered_max_block_seconds: Option<i32>,
+    #[serde(default, deserialize_with = "given")]
     headers: Option<BTreeMap<String, String>>,
     #[serde(default, deserialize_with = "given")]
     payload_format: Option<PayloadFormat>,
@@ -133,6 +145,8 @@ struct View {
     timeout_seconds: i32,
     rate_limit: Option<RateLimit>,
     max_in_flight: i32,
+    ordered: bool,
+    ordered_max_block_seconds: i32,
     headers: BTreeMap<String, String>,
     payload_format: PayloadFormat,
     signatures: Vec<SignatureScheme>,
@@ -190,6 +204,8 @@ impl View {
             timeout_seconds: subscription.timeout_seconds,
             rate_limit: subscription.rate_limit,
             max_in_flight: subscription.max_in_flight,
+            ordered: subscription.ordered,
+            ordered_max_block_seconds: subscription.ordered_max_block_seconds,
             headers: subscription.headers,
             payload_format: subscription.payload_format,
             signatures: subscription.signatures,
@@ -245,6 +261,8 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
         timeout_seconds: create.timeout_seconds,
         rate_limit: create.rate_limit,
         max_in_flight: create.max_in_flight,
+        ordered: create.ordered,
+        ordered_max_block_seconds: create.ordered_max_block_seconds,
         headers: create.headers,
         payload_format: create.payload_format,
         signatures: create.signatures,
@@ -323,6 +341,8 @@ fn apply(subscription: &mut Subscription, update: Update) {
     set(&mut subscription.timeout_seconds, update.timeout_seconds);
     set(&mut subscription.rate_limit, update.rate_limit);
     set(&mut subscription.max_in_flight, update.max_in_flight);
+    set(&mut subscription.ordered, update.ordered);
+    set(&mut subscription.ordered_max_block_seconds, update.ordered_max_block_seconds);
     set(&mut subscription.headers, update.headers);
     set(&mut subscription.payload_format, update.payload_format);
     set(&mut subscription.signatures, update.signatures);

@@ -205,6 +205,7 @@ impl Subscription {
     pub fn holds(&self) -> Option<HeldReason> {
         match self.state {
             State::Paused => Some(HeldReason::Paused),
+            _ if self.ordered => Some(HeldReason::Order),
             // The scheduler hands out the rate, so that it holds over all workers together.
             _ if self.rate_limit.is_some() => Some(HeldReason::Rate),
             _ => None,

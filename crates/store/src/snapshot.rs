@@ -36,7 +36,7 @@ impl Entry {
     /// Whether a new delivery has to wait in PostgreSQL before anything else.
     pub fn holds(&self) -> Option<HeldReason> {
         match self.subscription.holds() {
-            None | Some(HeldReason::Rate) if !self.flows => Some(HeldReason::Breaker),
+            None | Some(HeldReason::Rate | HeldReason::Order) if !self.flows => Some(HeldReason::Breaker),
             holds => holds,
         }
     }

@@ -121,7 +121,7 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
                      updated_at = $18
                  WHERE id = $1 RETURNING id
              )
-             UPDATE subscription_runtime SET next_due_at = $18 FROM s WHERE subscription_id = s.id",
+             UPDATE subscription_runtime SET next_due_at = $18, head = CASE WHEN $13 THEN head END FROM s WHERE subscription_id = s.id",
         )
         .await?;
     db.execute(

@@ -15,7 +15,7 @@ use posthorn_core::event_type::{self, EventType};
 use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
 use posthorn_core::message::{self, Chunk, Content, Event, NotAnId, Routed};
 use posthorn_core::subscription::{Audience, EventFacts, targets};
-use posthorn_core::time::whole_micros;
+use posthorn_core::time::{later, whole_micros};
 use posthorn_process::trace;
 use posthorn_store::batcher::{Batcher, Item, Limits};
 use posthorn_store::deliveries::{self, NewDelivery};
@@ -27,6 +27,9 @@ use tracing::{Instrument as _, debug, info_span, warn};
 
 use crate::dispatch::{self, Wake, lease};
 use crate::settings::FanOut as Settings;
+
+/// How long an ordered delivery waits for earlier ones that are dispatched at the same time.
+const SETTLING: Duration = Duration::from_millis(200);
 
 /// The deliveries of one message.
 #[derive(Clone, Debug)]
@@ -182,7 +185,12 @@ impl FanOut {
             tenant_id: entry.tenant_id,
             event_type: known.event_type.to_string(),
             held,
-            due_at: if held.is_some() { whole_micros(now) } else { lease(queue, entry.timeout, now) },
+            due_at: match held {
+                None => lease(queue, entry.timeout, now),
+                // Its place in the line.
+                Some(_) if entry.ordered => whole_micros(later(known.id.time(), SETTLING)),
+                Some(_) => whole_micros(now),
+            },
         }
     }
 

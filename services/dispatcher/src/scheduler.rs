@@ -4,15 +4,17 @@
 //! all the same here: a row says when it wants attention. Any number of schedulers may run; they
 //! take different rows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use posthorn_bus::Publisher;
 use posthorn_core::breaker::{Admitted, drain_rate};
+use posthorn_core::order::{self, Head};
 use posthorn_core::pace;
 use posthorn_core::subscription::State;
-use posthorn_core::time::whole_micros;
-use posthorn_store::schedule::{self, Allowance, Due};
+use posthorn_core::time::{since, whole_micros};
+use posthorn_store::schedule::ordered::{self, Ordered};
+use posthorn_store::schedule::{self, Allowance, Due, Line};
 use posthorn_store::{Result, Store};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,6 +28,19 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(30);
 /// Deliveries of deleted subscriptions cancelled in one round.
 const CANCEL_BATCH: i64 = 1000;
 
+/// How soon after an ordered delivery the next one may go, and for how long that is looked at so often.
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+const ATTENTION: Duration = Duration::from_secs(1);
+
+/// What a look at what is due came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// There may be more at once: a subscription had more than it could be given.
+    more: bool,
+    /// An ordered subscription was served.
+    in_order: bool,
+}
+
 pub struct Scheduler {
     pub settings: Settings,
     pub queue_lease: Duration,
@@ -37,41 +52,50 @@ impl Scheduler {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let pause = Duration::from_millis(self.settings.poll_ms);
+        // When an ordered subscription was last served: the next in its line goes as soon as that is recorded.
+        let mut served: Option<Instant> = None;
         while !stop.is_cancelled() {
             let more = match self.round().await {
-                Ok(more) => more,
+                Ok(round) => {
+                    if round.in_order {
+                        served = Some(Instant::now());
+                    }
+                    round.more
+                }
                 Err(error) => {
                     warn!(error = &error as &dyn std::error::Error, "the scheduler has to wait for the database");
                     false
                 }
             };
             if !more {
+                let soon = served.is_some_and(|served| served.elapsed() < ATTENTION);
+                let pause = if soon { pause.min(SHORT_PAUSE) } else { pause };
                 let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
             }
         }
     }
 
-    /// One look at what is due. True if there may be more at once.
-    async fn round(&self) -> Result<bool> {
+    /// One look at what is due.
+    async fn round(&self) -> Result<Round> {
         let depth = self.publisher.depth().deliveries();
         metrics::gauge!("posthorn_work_queue_messages").set(f64::from(depth));
         // Rows wait as well as messages do, and cheaper: overload is never amplified.
         if !self.publisher.link().is_up() || depth > self.settings.max_depth {
-            return Ok(false);
+            return Ok(Round::default());
         }
-        let now = Timestamp::now();
+        let now = whole_micros(Timestamp::now());
         let released = self.release_due(now).await?;
         let lost = self.renew_lost(now).await?;
-        Ok(released || lost)
+        Ok(Round { more: released.more || lost, ..released })
     }
 
-    /// Releases held deliveries. True if a subscription had more than it could be given at once.
-    async fn release_due(&self, now: Timestamp) -> Result<bool> {
+    /// Releases held deliveries.
+    async fn release_due(&self, now: Timestamp) -> Result<Round> {
         let mut client = self.store.client().await?;
         let transaction = client.transaction().await?;
         let due = schedule::due_subscriptions(&transaction, self.settings.subscriptions, now).await?;
         if due.is_empty() {
-            return Ok(false);
+            return Ok(Round::default());
         }
         let deleted: Vec<_> = due.iter().filter(|due| due.state.is_none()).map(|due| due.subscription_id).collect();
         let mut more_to_cancel = false;
@@ -80,19 +104,34 @@ impl Scheduler {
             more_to_cancel = cancelled >= CANCEL_BATCH.unsigned_abs();
             info!(cancelled, "cancelled what waited for deleted subscriptions");
         }
-        let mut allowances: Vec<Allowance> = due.iter().map(|due| self.allowance(due, now)).collect();
+        let heads = ordered::heads(&transaction, &due).await?;
+        let mut allowances = Vec::new();
+        let mut in_order = Vec::new();
+        for due in &due {
+            let allowance = self.allowance(due, now);
+            match due.line {
+                Some(line) if allowance.limit > 0 => {
+                    let head = heads.get(&due.subscription_id);
+                    let released = ordered::release(&transaction, &turn_of(&allowance, &line, head, now), now).await?;
+                    in_order.extend(released);
+                }
+                _ => allowances.push(allowance),
+            }
+        }
         if more_to_cancel {
             let stay = allowances.iter_mut().filter(|allowance| deleted.contains(&allowance.subscription_id));
             stay.for_each(|allowance| allowance.sleep = false);
         }
-        let released = schedule::release(&transaction, &allowances, now).await?;
+        let mut released = schedule::release(&transaction, &allowances, now).await?;
         transaction.commit().await?;
         let more = more_to_cancel
             || due.len() as i64 == self.settings.subscriptions
             || released.len() >= usize::try_from(self.settings.per_subscription).unwrap_or(usize::MAX);
+        let round = Round { more, in_order: !in_order.is_empty() };
+        released.extend(in_order);
         metrics::counter!("posthorn_scheduler_released_total").increment(released.len() as u64);
         self.publish(released).await;
-        Ok(more)
+        Ok(round)
     }
 
     fn allowance(&self, due: &Due, now: Timestamp) -> Allowance {
@@ -115,7 +154,7 @@ impl Scheduler {
             Admitted::Probe => return Allowance { limit: 1, not_before: lease_until, probe: true, ..nobody },
             Admitted::All => {}
         }
-        let most = self.settings.per_subscription;
+        let most = if due.line.is_some() { 1 } else { self.settings.per_subscription };
         let drain = drain_rate(due.closed_at, now);
         let rate = due.per_second.into_iter().chain(drain).reduce(f64::min);
         let Some(rate) = rate else { return Allowance { limit: i64::from(most), ..nobody } };
@@ -142,5 +181,18 @@ impl Scheduler {
 
     async fn publish(&self, releases: Vec<schedule::Release>) {
         dispatch::publish(&self.store, &self.publisher, releases.into_iter().map(Wake::from)).await;
+    }
+}
+
+/// Whose turn it is in an ordered subscription that may send.
+fn turn_of(allowance: &Allowance, line: &Line, head: Option<&Head>, now: Timestamp) -> Ordered {
+    let patience = since(now, allowance.lease_until);
+    Ordered {
+        subscription_id: allowance.subscription_id,
+        turn: order::turn(head, line.max_block, patience, now),
+        head: line.head.map(|(head, _)| head),
+        lease_until: allowance.lease_until,
+        bucket: allowance.bucket,
+        probe: allowance.probe,
     }
 }

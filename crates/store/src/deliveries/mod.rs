@@ -115,7 +115,7 @@ fn millisecond(at: Timestamp) -> (Uuid, Uuid) {
 }
 
 /// The smallest and the largest: with them the planner leaves out partitions of other days.
-fn bounds(ids: &[Uuid]) -> (Uuid, Uuid) {
+pub(crate) fn bounds(ids: &[Uuid]) -> (Uuid, Uuid) {
     let first = ids.iter().min().copied().unwrap_or(Uuid::nil());
     let last = ids.iter().max().copied().unwrap_or(Uuid::nil());
     (first, last)

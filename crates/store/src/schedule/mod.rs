@@ -4,7 +4,10 @@
 //! earliest due time among a subscription's held deliveries, or earlier. So a hundred thousand rows
 //! of one endpoint are one row to look at, and never hide another's.
 
+pub mod ordered;
+
 use std::collections::HashMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::breaker::Breaker;
@@ -31,6 +34,16 @@ pub struct Due {
     pub breaker: Breaker,
     /// When its breaker closed for the last time.
     pub closed_at: Option<Timestamp>,
+    /// Of an ordered one.
+    pub line: Option<Line>,
+}
+
+/// The line in which an ordered subscription's deliveries stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// Who stands at its head, and since when.
+    pub head: Option<(DeliveryId, Timestamp)>,
+    pub max_block: Duration,
 }
 
 /// Locks up to `limit` subscriptions with something due, for this transaction. Another scheduler
@@ -40,7 +53,7 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
         .prepare_cached(
             "SELECT r.subscription_id, r.tokens, r.tokens_at, s.state, s.timeout_seconds, s.deleted_at IS NOT NULL AS deleted,
                     r.breaker, r.breaker_until, r.cooldowns, r.breaker_closed_at,
-                    s.rate_limit
+                    s.rate_limit, s.ordered, s.ordered_max_block_seconds, r.head, r.head_since
              FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
              WHERE r.next_due_at <= $2 ORDER BY r.next_due_at LIMIT $1 FOR UPDATE OF r SKIP LOCKED",
         )
@@ -57,9 +70,20 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
                 timeout_secs: row.get("timeout_seconds"),
                 breaker: health::breaker(row)?,
                 closed_at: row.get("breaker_closed_at"),
+                line: row.get::<_, bool>("ordered").then(|| line(row)),
             })
         })
         .collect()
+}
+
+fn line(row: &Row) -> Line {
+    let head: Option<Uuid> = row.get("head");
+    let since: Option<Timestamp> = row.get("head_since");
+    let seconds: i32 = row.get("ordered_max_block_seconds");
+    Line {
+        head: head.zip(since).map(|(head, since)| (DeliveryId::from_uuid(head), since)),
+        max_block: Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
+    }
 }
 
 /// How many deliveries of a subscription may go, and what its bucket holds then.

@@ -12,7 +12,7 @@ impl AllowList {
     /// Reads each of `texts`; `Err` is the index of the first that is neither a network in CIDR form nor
     /// an address.
     pub fn parse<T: AsRef<str>>(texts: &[T]) -> Result<Self, usize> {
-        let parsed = texts.iter().enumerate().map(|(index, text)| net(text.as_ref()).ok_or(index));
+        let parsed = texts.iter().enumerate().map(|(index, text)| network(text.as_ref()).ok_or(index));
         parsed.collect::<Result<_, _>>().map(Self)
     }
 
@@ -26,7 +26,9 @@ impl AllowList {
     }
 }
 
-fn net(text: &str) -> Option<IpNet> {
+/// Reads a network in CIDR form, or an address as the network that holds only it. An IPv4 one is IPv4,
+/// however it is written.
+pub(crate) fn network(text: &str) -> Option<IpNet> {
     let net: IpNet = text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))?;
     // Addresses are compared in their shortest form, so networks have to be in theirs.
     match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {

@@ -5,15 +5,43 @@
 //! address inside an IPv6 one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Deserialize;
 
-/// What a deployment allows beyond `https` to public addresses. Both are for development.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+use crate::address::network;
+
+/// How a deployment departs from `https` to any port of any public address. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Egress {
+    /// For development.
     pub allow_http: bool,
-    /// Loopback and private ranges; never link-local, where clouds keep their credentials.
+    /// Loopback and private ranges; never link-local, where clouds keep their credentials. For development.
     pub allow_private_networks: bool,
+    /// Loopback and private ranges that are open although the others are not. Opens nothing else.
+    pub allow: Networks,
+    /// Out of reach, whatever else is allowed.
+    pub deny: Networks,
+    pub ports: Ports,
+}
+
+/// Networks in CIDR form and single addresses, written with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Networks(Arc<[IpNet]>);
+
+/// Ports that endpoints may have, written with commas between them. None given are all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Ports(Arc<[u16]>);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    #[error("`{0}` is neither a network such as `10.0.0.0/8` nor an address")]
+    NotNetwork(String),
+    #[error("`{0}` is not a port from 1 to 65535")]
+    NotPort(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +50,8 @@ pub enum Refused {
     NotPublic(IpAddr),
     #[error("{0} is not an address that anything is delivered to")]
     Never(IpAddr),
+    #[error("{0} is in a network to which this deployment delivers nothing")]
+    Denied(IpAddr),
     #[error("the name is one of the local network")]
     LocalName,
 }
@@ -66,8 +96,68 @@ const NEVER_V6: [Ipv6Net; 3] = [
     v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),
 ];
 
+impl Egress {
+    /// Whether some addresses that are not public may be reached.
+    pub fn opens_private_networks(&self) -> bool {
+        self.allow_private_networks || !self.allow.0.is_empty()
+    }
+
+    /// Whether this address may be reached, which is loopback or private.
+    fn opens(&self, private: IpAddr) -> bool {
+        self.allow_private_networks || self.allow.contains(private)
+    }
+}
+
+impl Networks {
+    fn contains(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|net| net.contains(&address))
+    }
+}
+
+impl TryFrom<String> for Networks {
+    type Error = ListError;
+
+    fn try_from(text: String) -> Result<Self, ListError> {
+        listed(&text)
+            .map(|one| network(one).ok_or_else(|| ListError::NotNetwork(one.to_owned())))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Ports {
+    pub fn permit(&self, port: u16) -> bool {
+        self.0.is_empty() || self.0.contains(&port)
+    }
+}
+
+impl TryFrom<String> for Ports {
+    type Error = ListError;
+
+    fn try_from(text: String) -> Result<Self, ListError> {
+        let port = |one: &str| one.parse().ok().filter(|port| *port > 0);
+        listed(&text)
+            .map(|one| port(one).ok_or_else(|| ListError::NotPort(one.to_owned())))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// Nothing is no entry; nothing between two commas is one that says nothing, and is refused as such.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    let is_empty = text.trim().is_empty();
+    text.split(',').map(str::trim).filter(move |_| !is_empty)
+}
+
 /// Whether a delivery may go to `address`.
 pub fn permit(address: IpAddr, egress: &Egress) -> Result<(), Refused> {
+    let carried = match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => embedded_v4(v6).map(IpAddr::V4),
+    };
+    if [Some(address), carried].into_iter().flatten().any(|address| egress.deny.contains(address)) {
+        return Err(Refused::Denied(address));
+    }
     match address {
         IpAddr::V4(v4) => permit_v4(v4, egress),
         IpAddr::V6(v6) => permit_v6(v6, egress),
@@ -86,7 +176,8 @@ fn permit_v4(address: Ipv4Addr, egress: &Egress) -> Result<(), Refused> {
     if NEVER_V4.iter().any(|net| net.contains(&address)) {
         return Err(Refused::Never(address.into()));
     }
-    if !egress.allow_private_networks && PRIVATE_V4.iter().any(|net| net.contains(&address)) {
+    let private = PRIVATE_V4.iter().any(|net| net.contains(&address));
+    if private && !egress.opens(address.into()) {
         return Err(Refused::NotPublic(address.into()));
     }
     Ok(())
@@ -95,7 +186,7 @@ fn permit_v4(address: Ipv4Addr, egress: &Egress) -> Result<(), Refused> {
 fn permit_v6(address: Ipv6Addr, egress: &Egress) -> Result<(), Refused> {
     let private = address.is_loopback() || UNIQUE_LOCAL.contains(&address);
     if private {
-        return if egress.allow_private_networks { Ok(()) } else { Err(Refused::NotPublic(address.into())) };
+        return if egress.opens(address.into()) { Ok(()) } else { Err(Refused::NotPublic(address.into())) };
     }
     if let Some(inner) = embedded_v4(address) {
         return permit_v4(inner, egress);
@@ -226,12 +317,74 @@ mod tests {
 
     #[test]
     fn development_opens_private_ranges_but_never_link_local() {
-        let open = Egress { allow_http: true, allow_private_networks: true };
+        let open = Egress { allow_http: true, allow_private_networks: true, ..Egress::default() };
         for text in ["127.0.0.1", "10.0.0.1", "::1", "fd00::1", "::ffff:127.0.0.1"] {
             assert!(permit(text.parse().unwrap(), &open).is_ok(), "{text}");
         }
         for text in ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "::ffff:169.254.169.254"] {
             assert!(permit(text.parse().unwrap(), &open).is_err(), "{text}");
+        }
+    }
+
+    fn networks(text: &str) -> Networks {
+        Networks::try_from(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn what_is_denied_is_refused_in_every_form_and_whatever_is_allowed() {
+        let deny = networks("8.8.8.0/24, 2606:4700::/32, 10.9.0.0/16");
+        let egress = Egress { allow_private_networks: true, allow: networks("10.9.0.0/16"), deny, ..Egress::default() };
+        let refused = [
+            "8.8.8.8",
+            "::ffff:8.8.8.8",
+            "::ffff:0:8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "2002:808:808::",
+            "2606:4700::1111",
+            "10.9.1.1",
+            "::ffff:10.9.1.1",
+            "64:ff9b::10.9.1.1",
+        ];
+        for text in refused {
+            let address = text.parse().unwrap();
+            assert_eq!(permit(address, &egress), Err(Refused::Denied(address)), "{text}");
+        }
+        for text in ["8.8.9.8", "::ffff:8.8.9.8", "2a00:1450::1", "10.8.1.1"] {
+            assert_eq!(permit(text.parse().unwrap(), &egress), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_private_range_is_opened_by_itself_and_nothing_opens_what_is_never_reached() {
+        let allow = networks("10.1.0.0/16,fd00:1::/32,127.0.0.1");
+        let some = Egress { allow, ..Egress::default() };
+        for text in ["10.1.2.3", "::ffff:10.1.2.3", "64:ff9b::10.1.2.3", "fd00:1::7", "127.0.0.1", "8.8.8.8"] {
+            assert_eq!(permit(text.parse().unwrap(), &some), Ok(()), "{text}");
+        }
+        for text in ["10.2.0.1", "64:ff9b::10.2.0.1", "fd00:2::1", "127.0.0.2", "::1", "192.168.0.1"] {
+            assert!(matches!(permit(text.parse().unwrap(), &some), Err(Refused::NotPublic(_))), "{text}");
+        }
+        let all = Egress { allow: networks("0.0.0.0/0,::/0"), ..Egress::default() };
+        for text in
+            ["169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::169.254.169.254", "0.0.0.0", "fe80::1", "ff02::1"]
+        {
+            assert!(matches!(permit(text.parse().unwrap(), &all), Err(Refused::Never(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_refused_with_the_entry_that_is_none() {
+        assert_eq!(networks(" "), Networks::default());
+        assert_eq!(networks("::ffff:10.0.0.0/104"), networks("10.0.0.0/8"));
+        for wrong in ["10.0.0.0/33", "internal", ""] {
+            let list = format!("10.0.0.0/8, {wrong}");
+            assert_eq!(Networks::try_from(list), Err(ListError::NotNetwork(wrong.to_owned())));
+        }
+        let ports = Ports::try_from("443, 8443".to_owned()).unwrap();
+        assert!(ports.permit(443) && ports.permit(8443) && !ports.permit(80));
+        assert!(Ports::default().permit(22));
+        for wrong in ["0", "65536", "https", "-1"] {
+            assert_eq!(Ports::try_from(wrong.to_owned()), Err(ListError::NotPort(wrong.to_owned())));
         }
     }
 

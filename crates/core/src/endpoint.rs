@@ -12,8 +12,8 @@ pub const MAX_LEN: usize = 2048;
 
 /// An endpoint's URL.
 ///
-/// Invariant: absolute, `https` (or `http` where the deployment allows it), with a host, without
-/// user info or fragment, and not an address that [`egress::permit`] refuses. It says nothing about
+/// Invariant: absolute, `https` (or `http` where the deployment allows it), with a host and a port that it
+/// allows, without user info or fragment, and not an address that [`egress::permit`] refuses. It says nothing about
 /// the address behind a name: DNS can change after registration, so every resolved address is
 /// looked at again on every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,9 @@ pub enum Error {
     UserInfo,
     #[error("a fragment is never sent, so it does not belong in an endpoint URL")]
     Fragment,
-    #[error("the address is not public")]
+    #[error("port {0} is not one that this deployment delivers to")]
+    Port(u16),
+    #[error("the address is not one that this deployment delivers to")]
     Address(#[from] egress::Refused),
 }
 
@@ -77,9 +79,13 @@ impl EndpointUrl {
         if self.0.scheme() != "https" && !egress.allow_http {
             return Err(Error::NotHttps);
         }
+        let port = self.0.port_or_known_default().unwrap_or_default();
+        if !egress.ports.permit(port) {
+            return Err(Error::Port(port));
+        }
         match self.literal() {
             Some(address) => egress::permit(address, egress)?,
-            None if egress.allow_private_networks => {}
+            None if egress.opens_private_networks() => {}
             None if egress::is_local_name(self.0.host_str().unwrap_or_default()) => {
                 return Err(Error::Address(egress::Refused::LocalName));
             }
@@ -167,10 +173,25 @@ mod tests {
     }
 
     #[test]
+    fn a_deployment_may_name_the_ports() {
+        let some = Egress { allow_http: true, ports: "443,8443".to_owned().try_into().unwrap(), ..Egress::default() };
+        for text in ["https://example.com/", "https://example.com:443/", "https://example.com:8443/"] {
+            assert!(EndpointUrl::parse(text, &some).is_ok(), "{text}");
+        }
+        for (text, port) in [("https://example.com:22/", 22), ("http://example.com/", 80), ("https://1.1.1.1:0/", 0)] {
+            assert_eq!(EndpointUrl::parse(text, &some), Err(Error::Port(port)), "{text}");
+        }
+    }
+
+    #[test]
     fn a_deployment_may_allow_http_and_private_addresses() {
-        let local = Egress { allow_http: true, allow_private_networks: true };
+        let local = Egress { allow_http: true, allow_private_networks: true, ..Egress::default() };
         assert!(EndpointUrl::parse("http://127.0.0.1:8099/", &local).is_ok());
         assert!(EndpointUrl::parse("http://localhost:8099/", &local).is_ok());
+        let some = Egress { allow: "10.1.0.0/16".to_owned().try_into().unwrap(), ..Egress::default() };
+        assert!(EndpointUrl::parse("https://10.1.2.3/", &some).is_ok());
+        assert!(EndpointUrl::parse("https://billing.internal/", &some).is_ok(), "judged by what it resolves to");
+        assert!(EndpointUrl::parse("https://10.2.0.1/", &some).is_err());
         // Nobody means these, in any deployment.
         assert!(EndpointUrl::parse("http://0.0.0.0/", &local).is_err());
         assert!(EndpointUrl::parse("http://169.254.169.254/latest/", &local).is_err());

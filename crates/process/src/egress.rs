@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use posthorn_core::egress::{self, Egress, Refused};
+use posthorn_core::egress::{self, Egress, Networks, Ports, Refused};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::Deserialize;
 
-/// What a deployment allows beyond `https` to public addresses.
+/// How a deployment departs from `https` to any port of any public address.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -14,11 +14,23 @@ pub struct Settings {
     pub allow_http: bool,
     /// Whether endpoints may have loopback and private addresses.
     pub allow_private_networks: bool,
+    /// Loopback and private networks that endpoints may be in although the others are closed: CIDR, comma-separated.
+    pub allow: Networks,
+    /// Networks that endpoints may not be in, whatever else is allowed: CIDR, comma-separated.
+    pub deny: Networks,
+    /// Ports that endpoints may have, comma-separated; empty is any.
+    pub ports: Ports,
 }
 
 impl From<&Settings> for Egress {
     fn from(settings: &Settings) -> Self {
-        Self { allow_http: settings.allow_http, allow_private_networks: settings.allow_private_networks }
+        Self {
+            allow_http: settings.allow_http,
+            allow_private_networks: settings.allow_private_networks,
+            allow: settings.allow.clone(),
+            deny: settings.deny.clone(),
+            ports: settings.ports.clone(),
+        }
     }
 }
 
@@ -26,7 +38,7 @@ impl From<&Settings> for Egress {
 /// only what is left, so a name that changes between check and connection gains nothing.
 ///
 /// IP literals never come here: callers ask the same guard about them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GuardedResolver {
     pub egress: Egress,
 }
@@ -43,7 +55,7 @@ pub enum ResolveError {
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let egress = self.egress;
+        let egress = self.egress.clone();
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Dns)?;
             let permitted = permitted(found, &egress)?;
@@ -75,6 +87,32 @@ mod tests {
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| SocketAddr::new(text.parse().unwrap(), 443)).collect()
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Service {
+        endpoints: Settings,
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_read_is_refused_by_its_variables_name() {
+        let defaults =
+            "[endpoints]\nallow_http = false\nallow_private_networks = false\nallow = ''\ndeny = ''\nports = ''";
+        let load = |name: &str, value: &str| {
+            let environment = [(name.to_owned(), value.to_owned())].into();
+            crate::settings::load::<Service>(defaults, "WORKER", &environment)
+        };
+        let given = load("POSTHORN_ENDPOINTS_DENY", "8.8.8.8").unwrap();
+        assert!(egress::permit("8.8.8.8".parse().unwrap(), &Egress::from(&given.endpoints)).is_err());
+        assert!(load("WORKER_ENDPOINTS__PORTS", "443").unwrap().endpoints.ports.permit(443));
+        for (name, wrong) in [
+            ("WORKER_ENDPOINTS__DENY", "10.0.0.0/33"),
+            ("POSTHORN_ENDPOINTS_ALLOW", "10.0.0.0/8 10.0.0.1"),
+            ("WORKER_ENDPOINTS__PORTS", "443;8443"),
+        ] {
+            let told = load(name, wrong).unwrap_err().to_string();
+            assert!(told.starts_with(&format!("{name}: ")) && told.contains(wrong), "{told}");
+        }
     }
 
     #[test]

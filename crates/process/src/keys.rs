@@ -123,7 +123,7 @@ impl Keys {
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls::client_config()?);
         let client = match settings.proxy_url.as_str() {
             // Whatever proxy the environment names is for others.
-            "" => client.no_proxy().dns_resolver(Arc::new(GuardedResolver { egress })),
+            "" => client.no_proxy().dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() })),
             // The proxy resolves names, and is where its owner put it.
             url => client.proxy(reqwest::Proxy::all(url)?),
         };

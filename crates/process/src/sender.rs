@@ -81,7 +81,7 @@ impl Sender {
     pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls()?)
-            .dns_resolver(Arc::new(GuardedResolver { egress }))
+            .dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() }))
             // The signature is for the endpoint that the tenant named, so nothing is followed; and
             // the environment of the process has no say in where deliveries go.
             .redirect(Policy::none())

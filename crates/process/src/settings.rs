@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// Variables that several services read, and the setting each stands for. A service without that
 /// setting ignores it.
-pub const SHARED: [(&str, &str); 10] = [
+pub const SHARED: [(&str, &str); 13] = [
     ("POSTHORN_DATABASE_URL", "database.url"),
     ("POSTHORN_BROKER_URL", "broker.url"),
     ("POSTHORN_SEALING_KEYS", "sealing_keys"),
@@ -19,6 +19,9 @@ pub const SHARED: [(&str, &str); 10] = [
     ("POSTHORN_GATEWAY_URL", "gateway_url"),
     ("POSTHORN_ALLOW_HTTP", "endpoints.allow_http"),
     ("POSTHORN_ALLOW_PRIVATE_NETWORKS", "endpoints.allow_private_networks"),
+    ("POSTHORN_ENDPOINTS_ALLOW", "endpoints.allow"),
+    ("POSTHORN_ENDPOINTS_DENY", "endpoints.deny"),
+    ("POSTHORN_ENDPOINTS_PORTS", "endpoints.ports"),
     ("POSTHORN_LOG_FORMAT", "log.format"),
     ("POSTHORN_LOG_FILTER", "log.filter"),
     ("POSTHORN_OTLP_ENDPOINT", "log.otlp_endpoint"),

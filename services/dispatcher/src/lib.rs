@@ -86,7 +86,7 @@ pub fn bind(settings: Settings) -> Result<Bound, RunError> {
     let admin = http::bind(&settings.http.host, settings.http.admin_port)?;
     let egress = Egress::from(&settings.endpoints);
     let clients = Clients {
-        keys: Keys::new(&settings.keys, egress)?,
+        keys: Keys::new(&settings.keys, egress.clone())?,
         gateway: gateway_client()?,
         sender: Sender::new(&settings.sender, egress)?,
     };

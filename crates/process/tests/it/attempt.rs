@@ -14,7 +14,10 @@ use posthorn_core::subscription::{PayloadFormat, SignatureScheme, State, Subscri
 use posthorn_process::sender::{Answered, Sender, Settings, Shipment};
 use uuid::Uuid;
 
-pub const LOCAL: Egress = Egress { allow_http: true, allow_private_networks: true };
+/// Http and loopback are open.
+pub fn local() -> Egress {
+    Egress { allow_http: true, allow_private_networks: true, ..Egress::default() }
+}
 
 pub fn settings() -> Settings {
     Settings { max_response_bytes: 65_536, connect_timeout_ms: 2000, idle_connections: 1, idle_seconds: 1 }
@@ -22,7 +25,7 @@ pub fn settings() -> Settings {
 
 /// A sender that reaches loopback.
 pub fn sender() -> Sender {
-    Sender::new(&settings(), LOCAL).unwrap()
+    Sender::new(&settings(), local()).unwrap()
 }
 
 /// At `url`, whatever the guard says of it.

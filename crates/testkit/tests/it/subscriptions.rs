@@ -295,3 +295,24 @@ async fn a_field_outside_its_limits_is_refused_by_name() {
         assert_eq!(&changed[field], value, "{field}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_the_deployment_closes_is_refused_at_its_registration() {
+    let world = World::start_with(&[
+        ("POSTHORN_ALLOW_PRIVATE_NETWORKS", "false"),
+        ("POSTHORN_ENDPOINTS_ALLOW", "10.1.0.0/16"),
+        ("POSTHORN_ENDPOINTS_DENY", "8.8.8.0/24"),
+        ("POSTHORN_ENDPOINTS_PORTS", "443,8443"),
+    ])
+    .await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    for url in ["https://10.1.2.3/", "https://example.com:8443/"] {
+        api.subscribe(&tenant, url, &["*"], json!({})).await;
+    }
+    for url in ["https://10.2.0.1/", "https://8.8.8.8/", "https://[64:ff9b::8.8.8.8]/", "https://example.com:22/"] {
+        let body = json!({ "tenant_id": tenant, "url": url, "event_types": ["*"] });
+        let (status, answer) = api.call(Method::POST, "/v1/subscriptions", Some(&body)).await;
+        assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/url")), "{url}");
+    }
+}

@@ -7,7 +7,7 @@ use posthorn_core::endpoint::{EndpointUrl, Error, MAX_LEN};
 
 pub fn run(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let open = Egress { allow_http: true, allow_private_networks: true };
+    let open = Egress { allow_http: true, allow_private_networks: true, ..Egress::default() };
     let strict = Egress::default();
     let parsed = EndpointUrl::parse(&text, &strict);
     if let Ok(known) = EndpointUrl::known(&text) {

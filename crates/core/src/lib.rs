@@ -27,6 +27,7 @@ pub mod request;
 pub mod retry;
 pub mod routing;
 pub mod schema;
+pub mod share;
 pub mod signature;
 pub mod signing;
 pub mod subscription;

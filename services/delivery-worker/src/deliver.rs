@@ -11,6 +11,7 @@ use posthorn_core::event_type::EventType;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::message;
 use posthorn_core::outcome::{Attempted, Fault};
+use posthorn_core::share::is_late;
 use posthorn_core::subscription::State;
 use posthorn_core::time::{from_micros, later, since, whole_micros};
 use posthorn_process::sender::{Answered, Shipment};
@@ -29,6 +30,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long a delivery waits for a secret that can be opened.
 const NO_SECRET_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a delivery waits when its tenant has its share of the slots.
+const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A message, read.
 #[derive(Debug)]
@@ -96,6 +100,12 @@ impl Worker {
                 let until = later(Timestamp::now(), wait);
                 return self.report(&order, Word::PutBack(HeldReason::Slow, until)).await;
             }
+        };
+        let late = is_late(order.attempt, order.trigger);
+        let Some(_slot) = self.slots.enter(order.tenant_id, late, patience).await else {
+            metrics::counter!("posthorn_put_back_total").increment(1);
+            let until = later(Timestamp::now(), NO_SLOT_PAUSE);
+            return self.report(&order, Word::PutBack(HeldReason::Slow, until)).await;
         };
         // Only now: waiting for a turn takes time from the lease.
         let now = Timestamp::now();

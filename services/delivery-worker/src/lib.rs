@@ -11,6 +11,7 @@ mod lanes;
 mod recorder;
 mod routes;
 pub mod settings;
+mod slots;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ struct Worker {
     store: Store,
     subscriptions: Subscriptions,
     lanes: lanes::Lanes,
+    slots: slots::Slots,
     sender: Sender,
     recorder: recorder::Recorder,
     /// By event; `None` is remembered too.
@@ -97,6 +99,7 @@ impl Bound {
                 .time_to_live(Duration::from_secs(60))
                 .build(),
             lanes: lanes::Lanes::default(),
+            slots: slots::Slots::new(settings.delivery.share()),
             subscriptions,
             sender,
             store: store.clone(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthorn_core::breaker;
+use posthorn_core::{breaker, share};
 use posthorn_process::{egress, sender, telemetry};
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -44,6 +44,18 @@ pub struct Delivery {
     pub patience_ms: u64,
     /// Bytes of event bodies kept in memory.
     pub body_cache_bytes: u64,
+    /// Attempts under way at the same time.
+    pub slots: u32,
+    /// The part of the slots that one tenant may have while others wait.
+    pub tenant_share: f64,
+    /// The part of the slots for attempts after the third, and for replays.
+    pub late_share: f64,
+}
+
+impl Delivery {
+    pub fn share(&self) -> share::Limits {
+        share::Limits { slots: self.slots.max(1), tenant_share: self.tenant_share, late_share: self.late_share }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

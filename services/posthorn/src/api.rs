@@ -59,6 +59,11 @@ impl Api {
         self.call(self.client()?.delete(self.url(path, &[])?)).await.map(|_| ())
     }
 
+    /// Deletes what the query means of a collection.
+    pub async fn delete_all(&self, path: &str, query: &[(&str, &str)]) -> Result<(), CliError> {
+        self.call(self.client()?.delete(self.url(path, query)?)).await.map(|_| ())
+    }
+
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, CliError> {
         let token = self.token.as_ref().ok_or(CliError::Missing("POSTHORN_OPERATOR_TOKEN (or --token)"))?;
         let request = request.bearer_auth(token.expose_secret()).header("content-type", "application/json");

@@ -13,6 +13,7 @@ mod event_types;
 mod keys;
 mod migrate;
 mod receive;
+mod replay;
 mod send;
 
 use std::io::Write as _;
@@ -40,9 +41,12 @@ enum Command {
     Send(send::Send),
     /// Receive webhooks, print what arrives and whether its signature holds.
     Receive(receive::Receive),
-    /// Look at dead letters and set them going again.
+    /// Look at dead letters, set them going again, or forget them.
     #[command(subcommand)]
     Dlq(dlq::Dlq),
+    /// See how far replay jobs are, and stop them.
+    #[command(subcommand)]
+    Replay(replay::Replay),
     /// Keep tenants, sources, event types and subscriptions as a file says them; safe to repeat.
     Apply(apply::Apply),
     /// Keep the catalogue of event types as a file says it.
@@ -82,12 +86,18 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Send(send) => send.run().await,
         Command::Receive(receive) => receive.run().await,
         Command::Dlq(dlq) => dlq.run().await,
+        Command::Replay(replay) => replay.run().await,
         Command::Apply(apply) => apply.run().await,
         Command::EventTypes(event_types) => event_types.run().await,
         Command::Keys(keys) => keys.run().await,
         Command::Demo(demo) => demo.run().await,
         Command::Bench(bench) => bench.run().await,
     }
+}
+
+/// JSON for a person.
+fn pretty(value: &serde_json::Value) -> Result<String, CliError> {
+    Ok(serde_json::to_string_pretty(value)?)
 }
 
 /// Writes a line to standard output. A reader that went away (`| head`) is no error of ours.

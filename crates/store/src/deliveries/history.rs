@@ -31,6 +31,13 @@ pub struct Delivery {
     pub updated_at: Timestamp,
 }
 
+impl Delivery {
+    /// Whether nothing moves it any more but a person or a job.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Delivered | State::Dead | State::Cancelled)
+    }
+}
+
 /// What a list of deliveries is narrowed to.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {

@@ -10,6 +10,7 @@ mod erasure;
 mod event_types;
 mod health;
 mod lists;
+mod machine;
 mod ordered;
 mod record;
 mod replays;

@@ -1,9 +1,14 @@
-//! The way out. Names become addresses past the guard: what was checked is what is dialled.
+//! The way out. Names become addresses past the guard: what was checked is what is dialled. Or there is a
+//! proxy, which resolves them: then nothing but its own name is resolved here.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use posthorn_core::egress::{self, Egress, Networks, Ports, Refused};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{ClientBuilder, Proxy, Url};
 use serde::Deserialize;
 
 /// How a deployment departs from `https` to any port of any public address.
@@ -34,6 +39,82 @@ impl From<&Settings> for Egress {
     }
 }
 
+/// The proxy that requests go through, if any. Its credentials are never shown.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ProxyUrl(Option<Url>);
+
+/// Says nothing of the URL itself, which may carry a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a proxy is an `http` or `https` URL such as `http://user:password@proxy:3128`")]
+pub struct NotProxy;
+
+impl ProxyUrl {
+    pub fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl TryFrom<String> for ProxyUrl {
+    type Error = NotProxy;
+
+    fn try_from(text: String) -> Result<Self, NotProxy> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let url = Url::parse(&text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+        url.map(|url| Self(Some(url))).ok_or(NotProxy)
+    }
+}
+
+impl fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = self.0.clone();
+        if let Some(url) = &mut shown
+            && url.password().is_some()
+        {
+            // Fails only for URLs without a host, which have no password.
+            let _ = url.set_password(Some("REDACTED"));
+        }
+        f.write_str(shown.as_ref().map_or("none", Url::as_str))
+    }
+}
+
+/// The beginning of every client whose requests others have a say in: past the guard, or through the proxy.
+pub fn client(proxy: &ProxyUrl, egress: &Egress) -> reqwest::Result<ClientBuilder> {
+    let client = reqwest::Client::builder()
+        // The environment of the process has no say in where requests go, nor has whoever answers one.
+        .no_proxy()
+        .redirect(Policy::none())
+        .referer(false)
+        .retry(reqwest::retry::never());
+    Ok(match &proxy.0 {
+        None => client.dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() })),
+        Some(url) => client
+            .proxy(Proxy::all(url.clone())?)
+            .dns_resolver(Arc::new(ProxyResolver { host: url.host_str().unwrap_or_default().into() })),
+    })
+}
+
+/// Resolves the proxy's own name, which is where its owner put it, and no other.
+#[derive(Clone, Debug)]
+struct ProxyResolver {
+    host: Arc<str>,
+}
+
+impl Resolve for ProxyResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let is_proxy = name.as_str().eq_ignore_ascii_case(&self.host);
+        Box::pin(async move {
+            if !is_proxy {
+                return Err(ResolveError::PastProxy.into());
+            }
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Dns)?;
+            Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
+        })
+    }
+}
+
 /// Resolves by the system and drops every address that we may not reach. The client dials
 /// only what is left, so a name that changes between check and connection gains nothing.
 ///
@@ -51,6 +132,8 @@ pub enum ResolveError {
     Empty,
     #[error("the name leads where nothing is delivered")]
     Refused(#[source] Refused),
+    #[error("the proxy resolves names")]
+    PastProxy,
 }
 
 impl Resolve for GuardedResolver {
@@ -113,6 +196,24 @@ mod tests {
             let told = load(name, wrong).unwrap_err().to_string();
             assert!(told.starts_with(&format!("{name}: ")) && told.contains(wrong), "{told}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_shown_without_its_password_also_where_it_is_none() {
+        let given = ProxyUrl::try_from("http://posthorn:s3cret@proxy:3128".to_owned()).unwrap();
+        assert_eq!(format!("{given:?}"), "http://posthorn:REDACTED@proxy:3128/");
+        assert!(!ProxyUrl::try_from(String::new()).unwrap().is_given());
+        for wrong in ["socks5://u:s3cret@proxy:1080", "proxy:3128", "http://", "http://u:s3cret@[proxy]"] {
+            let told = ProxyUrl::try_from(wrong.to_owned()).unwrap_err().to_string();
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn behind_a_proxy_no_other_name_is_resolved() {
+        let resolver = ProxyResolver { host: "localhost".into() };
+        assert!(resolver.resolve("LOCALHOST".parse().unwrap()).await.is_ok());
+        assert!(resolver.resolve("example.com".parse().unwrap()).await.is_err());
     }
 
     #[test]

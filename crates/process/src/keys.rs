@@ -13,11 +13,10 @@ use posthorn_core::egress::Egress;
 use posthorn_core::endpoint::{self, EndpointUrl};
 use posthorn_core::request::RawRequest;
 use posthorn_core::signature::{Material, Need, Refusal, RefusalKind, Verdict, Verifier};
-use reqwest::redirect::Policy;
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::egress::GuardedResolver;
+use crate::egress::{self, ProxyUrl};
 use crate::tls;
 
 /// How certificates and key sets are fetched, and for how long they are remembered.
@@ -36,8 +35,8 @@ pub struct Settings {
     pub key_set_seconds: u64,
     /// Shortest time between two fetches of a key set for keys that it lacks, in seconds.
     pub renew_seconds: u64,
-    /// An HTTP proxy for these requests, such as `http://proxy:3128`; empty goes directly.
-    pub proxy_url: String,
+    /// An HTTP proxy for these requests, such as `http://proxy:3128`; empty goes directly. Its password is never logged.
+    pub proxy_url: ProxyUrl,
 }
 
 /// Why nothing can be fetched at all.
@@ -120,17 +119,8 @@ fn unfetched(need: &Need, error: Arc<FetchError>) -> JudgeError {
 
 impl Keys {
     pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
-        let client = reqwest::Client::builder().tls_backend_preconfigured(tls::client_config()?);
-        let client = match settings.proxy_url.as_str() {
-            // Whatever proxy the environment names is for others.
-            "" => client.no_proxy().dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() })),
-            // The proxy resolves names, and is where its owner put it.
-            url => client.proxy(reqwest::Proxy::all(url)?),
-        };
-        let client = client
-            .redirect(Policy::none())
-            .referer(false)
-            .retry(reqwest::retry::never())
+        let client = egress::client(&settings.proxy_url, &egress)?
+            .tls_backend_preconfigured(tls::client_config()?)
             .timeout(Duration::from_millis(settings.timeout_ms))
             .build()?;
         let remembering =

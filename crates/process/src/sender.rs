@@ -1,7 +1,6 @@
 //! One attempt: sign the exact bytes, POST them, read the answer within its bounds.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -14,11 +13,10 @@ use posthorn_core::request::Headers;
 use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::redirect::Policy;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::egress::{GuardedResolver, ResolveError};
+use crate::egress::{self, ProxyUrl, ResolveError};
 use crate::keys::SetUpError;
 use crate::telemetry;
 
@@ -34,6 +32,8 @@ pub struct Settings {
     pub idle_connections: usize,
     /// How long an idle connection is kept, in seconds.
     pub idle_seconds: u64,
+    /// An HTTP proxy for deliveries, such as `http://proxy:3128`; empty goes directly. Its password is never logged.
+    pub proxy_url: ProxyUrl,
 }
 
 /// Characters of an answer that are kept.
@@ -46,6 +46,7 @@ const USER_AGENT: &str = concat!("Posthorn/", env!("CARGO_PKG_VERSION"));
 pub struct Sender {
     client: reqwest::Client,
     egress: Egress,
+    is_proxied: bool,
     max_response_bytes: usize,
 }
 
@@ -79,21 +80,16 @@ pub struct Answered {
 
 impl Sender {
     pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
-        let client = reqwest::Client::builder()
+        // Nothing is followed, since the signature is for the endpoint that the tenant named; and an attempt is one
+        // request, since the retry policy is the subscription's.
+        let client = egress::client(&settings.proxy_url, &egress)?
             .tls_backend_preconfigured(tls()?)
-            .dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() }))
-            // The signature is for the endpoint that the tenant named, so nothing is followed; and
-            // the environment of the process has no say in where deliveries go.
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            // An attempt is one request: the retry policy is the subscription's.
-            .retry(reqwest::retry::never())
             .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
             .pool_max_idle_per_host(settings.idle_connections)
             .pool_idle_timeout(Duration::from_secs(settings.idle_seconds))
             .build()?;
-        Ok(Self { client, egress, max_response_bytes: settings.max_response_bytes })
+        let is_proxied = settings.proxy_url.is_given();
+        Ok(Self { client, egress, is_proxied, max_response_bytes: settings.max_response_bytes })
     }
 
     /// Makes one attempt, which ends within the subscription's timeout.
@@ -137,7 +133,7 @@ impl Sender {
         // Also for names: whether plain http is allowed, and what is local by name.
         endpoint.permit(&self.egress).map_err(|refused| (NoAnswer::Address, chain(&refused)))?;
         let request = self.client.post(endpoint.as_url().clone()).headers(headers).body(body);
-        let mut response = request.send().await.map_err(|error| no_answer(&error))?;
+        let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
@@ -145,11 +141,20 @@ impl Sender {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
-                Err(error) => return Err(no_answer(&error)),
+                Err(error) => return Err(self.no_answer(&error)),
             }
         }
         body.truncate(self.max_response_bytes);
         Ok(Answer { status, headers, body })
+    }
+
+    fn no_answer(&self, error: &reqwest::Error) -> (NoAnswer, String) {
+        let (reason, detail) = no_answer(error);
+        match reason {
+            // It is the proxy that refuses, or whose name is not known; the endpoint was not asked.
+            NoAnswer::Refused | NoAnswer::Dns if self.is_proxied => (NoAnswer::Connect, detail),
+            _ => (reason, detail),
+        }
     }
 }
 
@@ -235,7 +240,7 @@ fn no_answer(error: &reqwest::Error) -> (NoAnswer, String) {
     while let Some(inner) = cause {
         if let Some(resolve) = inner.downcast_ref::<ResolveError>() {
             reason = match resolve {
-                ResolveError::Refused(_) => NoAnswer::Address,
+                ResolveError::Refused(_) | ResolveError::PastProxy => NoAnswer::Address,
                 ResolveError::Dns(_) | ResolveError::Empty => NoAnswer::Dns,
             };
         } else if is_tls(inner) {

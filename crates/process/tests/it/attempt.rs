@@ -11,6 +11,7 @@ use posthorn_core::event_type::{EventType, Pattern};
 use posthorn_core::id::{EventId, SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::subscription::{PayloadFormat, SignatureScheme, State, Subscription};
+use posthorn_process::egress::ProxyUrl;
 use posthorn_process::sender::{Answered, Sender, Settings, Shipment};
 use uuid::Uuid;
 
@@ -20,7 +21,13 @@ pub fn local() -> Egress {
 }
 
 pub fn settings() -> Settings {
-    Settings { max_response_bytes: 65_536, connect_timeout_ms: 2000, idle_connections: 1, idle_seconds: 1 }
+    Settings {
+        max_response_bytes: 65_536,
+        connect_timeout_ms: 2000,
+        idle_connections: 1,
+        idle_seconds: 1,
+        proxy_url: ProxyUrl::default(),
+    }
 }
 
 /// A sender that reaches loopback.

@@ -5,3 +5,4 @@
 
 mod attempt;
 mod no_answer;
+mod proxy;

@@ -40,6 +40,7 @@ class Operation:
     template: str
     path_parameters: tuple[str, ...]
     query_parameters: tuple[str, ...]
+    needs_query: bool
     needs_body: bool
     takes_body: bool
     # What a tenant's key needs for it; `None` where it is the operator's alone.
@@ -85,6 +86,7 @@ class Contract:
             template=template,
             path_parameters=named["path"],
             query_parameters=named["query"],
+            needs_query=any(p["in"] == "query" and p.get("required", False) for p in parameters),
             needs_body=body is not None and body.get("required", False),
             takes_body=body is not None,
             scope=_scope(described["security"]),

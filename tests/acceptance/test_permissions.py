@@ -17,9 +17,9 @@ import pytest
 from .client import Client, Json
 from .contract import Contract, Operation
 from .providers import Source
-from .receiver import Receiver
+from .receiver import Endpoint, Receiver
 from .stage import Beacon, Stage, address_of, to_account, to_tenant, wait_for_door
-from .tenants import Tenant, quick_retries
+from .tenants import Subscription, quick_retries
 from .waiting import eventually
 from .world import ROOT, World
 
@@ -59,10 +59,8 @@ class Cast:
         self.stage = stage
         self.mark = f"permissions-{uuid.uuid4().hex}"
         self.acme, self.globex = stage.tenant(), stage.tenant()
-        self.failing, self.asking = stage.endpoint(then=500), stage.endpoint(then=503)
-        self._dying = self.acme.subscribe(self.failing, "invoice.*", retry_policy=quick_retries(1))
-        hourly = {"kind": "schedule", "delays_seconds": [3600]}
-        self._waiting = self.acme.subscribe(self.asking, "invoice.*", retry_policy=hourly)
+        self.failing, self.asking, self.well = stage.endpoint(then=500), stage.endpoint(then=503), stage.endpoint()
+        self.acme.subscribe(self.well, "invoice.*")
         self.stripe, self.by_account = stage.stripe(to_tenant(self.acme)), stage.stripe(to_account())
         # A source of its own: what is refused at the operator's is not for tenants to see.
         own = self.acme.api.create("/v1/sources", SOURCE | {"routing": to_tenant(self.acme)})
@@ -108,9 +106,9 @@ class Cast:
 
         `within` is the tenant that is named instead, also beside an id.
         """
-        request: dict[str, Any] = {}
+        request: dict[str, Any] = {"params": QUERIES.get(operation.id, {})}
         if "tenant_id" in operation.query_parameters and (within or not operation.path_parameters):
-            request["params"] = {"tenant_id": within or self.acme.id}
+            request["params"] = request["params"] | {"tenant_id": within or self.acme.id}
         if operation.takes_body:
             request["json"] = BODIES.get(operation.id, lambda _: {})(self)
         return self._callers[caller].call(operation.method, operation.path(values), **request)
@@ -129,15 +127,34 @@ class Cast:
         return self.stripe.send().event_id
 
     def held_delivery(self) -> str:
-        return str(self.acme.delivery(self._waiting, self.event(), "held")["id"])
+        hourly = {"kind": "schedule", "delays_seconds": [3600]}
+        waiting, event_id = self.spare(self.asking, hourly)
+        return str(self.acme.delivery(waiting, event_id, "held")["id"])
 
     def dead_letter(self) -> str:
-        delivery = self.acme.delivery(self._dying, self.event(), "dead")
+        dying, _ = self.spare(self.failing, quick_retries(1))
+        return str(self.acme.dead_letter(dying)["id"])
 
-        def found() -> list[Json]:
-            return [one for one in self.acme.dead_letters(self._dying) if one["delivery_id"] == delivery["id"]]
+    def spare(self, endpoint: Endpoint, policy: dict[str, Any]) -> tuple[Subscription, str]:
+        """A subscription with one event, which is its alone.
 
-        return str(eventually(found, within=15, what="there is a dead letter")[0]["id"])
+        If there were one subscription for all that fails, its breaker would open, and nothing would fail any more.
+        """
+        event_type = f"spare.{uuid.uuid4().hex}"
+        event_id = self.stripe.send(event_type).event_id
+        subscription = self.acme.subscribe(endpoint, event_type, retry_policy=policy)
+        # Nobody has to wait until the subscription is in force everywhere.
+        path = f"/v1/events/{event_id}/replay"
+        self.acme.api.expect(202, "POST", path, json={"subscription_id": subscription.id})
+        return subscription, event_id
+
+    def replay(self, *, cancelled: bool) -> str:
+        """A job that would take ten seconds to set its one dead letter going."""
+        asked = {"filter": {"ids": [self.dead_letter()]}, "rate_per_second": 0.1}
+        job = self.acme.api.expect(202, "POST", "/v1/dead-letters/replay", json=asked).json()
+        if cancelled:
+            self.acme.api.expect(200, "POST", f"/v1/replays/{job['id']}/cancel", json={})
+        return str(job["id"])
 
     def rejected_request(self) -> str:
         def all_of_them() -> list[str]:
@@ -157,7 +174,8 @@ class Cast:
 
         def at_rest() -> bool:
             deliveries = list(self.stage.operator.every("/v1/deliveries", tenant_id=self.acme.id))
-            return {delivery["state"] for delivery in deliveries} <= {"held", "dead", "cancelled"}
+            states = {(delivery["state"], delivery["held_reason"]) for delivery in deliveries}
+            return states <= {("held", "retry"), ("dead", None), ("delivered", None), ("cancelled", None)}
 
         eventually(at_rest, within=15, what="every delivery is held or has ended")
 
@@ -171,10 +189,18 @@ class Cast:
             "api-keys": [key | {"last_used_at": None} for key in keys["data"]],
             "audit-log": operator.get("/v1/audit-log", limit=5),
             "event-types": operator.get("/v1/event-types", archived="true"),
-            "sent": len(self.failing.arrivals) + len(self.asking.arrivals),
+            "sent": sum(len(endpoint.arrivals) for endpoint in (self.failing, self.asking, self.well)),
         } | {
             name: operator.get(f"/v1/{name}", limit=200, **acme)
-            for name in ("sources", "subscriptions", "events", "deliveries", "dead-letters", "rejected-requests")
+            for name in (
+                "sources",
+                "subscriptions",
+                "events",
+                "deliveries",
+                "dead-letters",
+                "replays",
+                "rejected-requests",
+            )
         }
 
     def clear(self) -> None:
@@ -227,11 +253,14 @@ MAKERS: dict[str, Callable[[Cast, dict[str, str]], str]] = {
     "event_id": lambda cast, _: cast.event(),
     "delivery_id": lambda cast, _: cast.held_delivery(),
     "dead_letter_id": lambda cast, _: cast.dead_letter(),
+    # One that has ended: it does nothing by itself while something else is looked at.
+    "replay_id": lambda cast, _: cast.replay(cancelled=True),
 }
 
 # Where an operation wants it in a state of its own.
 SPECIAL_MAKERS: dict[tuple[str | None, str], Callable[[Cast, dict[str, str]], str]] = {
     ("routeEvent", "event_id"): an_unrouted_event,
+    ("cancelReplay", "replay_id"): lambda cast, _: cast.replay(cancelled=False),
 }
 
 SOURCE: dict[str, Any] = {"provider": "stripe", "config": {"secrets": ["whsec_permissions"]}}
@@ -250,6 +279,13 @@ BODIES: dict[str, Callable[[Cast], Json]] = {
     "updateSubscription": lambda _: {"name": "Permitted"},
     "rotateSubscriptionSecret": lambda _: {},
     "routeEvent": lambda cast: {"tenant_id": cast.acme.id},
+    "recoverSubscription": lambda _: {"since": "2026-01-01T00:00:00Z", "dry_run": True},
+    "replayDeadLetters": lambda _: {"filter": {}, "dry_run": True},
+}
+
+# What has to stand in the query besides the tenant. Each names nothing that is there, and is let in all the same.
+QUERIES: dict[str, dict[str, str]] = {
+    "purgeDeadLetters": {"older_than_seconds": "34560000"},
 }
 
 # Refusals of those who may that end by themselves: an event can be routed as soon as it has left the outbox.
@@ -276,6 +312,7 @@ def test_the_matrix_can_call_every_operation_of_the_contract() -> None:
 
     assert parameters == MAKERS.keys(), "something to name in each path, and nothing for paths that are gone"
     assert needing_bodies - BODIES.keys() == set(), "a body for each operation that needs one"
+    assert {operation.id for operation in OPERATIONS if operation.needs_query} == QUERIES.keys()
     assert BODIES.keys() - taking_bodies == set(), "no body for operations that take none, or are gone"
     assert {operation for operation, _ in SPECIAL_MAKERS} <= {operation.id for operation in OPERATIONS}
 

@@ -81,7 +81,8 @@ impl fmt::Debug for ProxyUrl {
 }
 
 /// The beginning of every client whose requests others have a say in: past the guard, or through the proxy.
-pub fn client(proxy: &ProxyUrl, egress: &Egress) -> reqwest::Result<ClientBuilder> {
+/// `resolver` knows the addresses of names.
+pub fn client(proxy: &ProxyUrl, egress: &Egress, resolver: Arc<dyn Resolve>) -> reqwest::Result<ClientBuilder> {
     let client = reqwest::Client::builder()
         // The environment of the process has no say in where requests go, nor has whoever answers one.
         .no_proxy()
@@ -89,39 +90,49 @@ pub fn client(proxy: &ProxyUrl, egress: &Egress) -> reqwest::Result<ClientBuilde
         .referer(false)
         .retry(reqwest::retry::never());
     Ok(match &proxy.0 {
-        None => client.dns_resolver(Arc::new(GuardedResolver { egress: egress.clone() })),
+        None => client.dns_resolver(Arc::new(GuardedResolver { egress: egress.clone(), resolver })),
         Some(url) => client
             .proxy(Proxy::all(url.clone())?)
-            .dns_resolver(Arc::new(ProxyResolver { host: url.host_str().unwrap_or_default().into() })),
+            .dns_resolver(Arc::new(ProxyResolver { host: url.host_str().unwrap_or_default().into(), resolver })),
     })
 }
 
-/// Resolves the proxy's own name, which is where its owner put it, and no other.
-#[derive(Clone, Debug)]
-struct ProxyResolver {
-    host: Arc<str>,
-}
+/// Resolves by the system.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemResolver;
 
-impl Resolve for ProxyResolver {
+impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let is_proxy = name.as_str().eq_ignore_ascii_case(&self.host);
         Box::pin(async move {
-            if !is_proxy {
-                return Err(ResolveError::PastProxy.into());
-            }
             let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Dns)?;
             Ok(Box::new(found.collect::<Vec<_>>().into_iter()) as Addrs)
         })
     }
 }
 
-/// Resolves by the system and drops every address that we may not reach. The client dials
-/// only what is left, so a name that changes between check and connection gains nothing.
+/// Resolves the proxy's own name, which is where its owner put it, and no other.
+struct ProxyResolver {
+    host: Box<str>,
+    resolver: Arc<dyn Resolve>,
+}
+
+impl Resolve for ProxyResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        if name.as_str().eq_ignore_ascii_case(&self.host) {
+            self.resolver.resolve(name)
+        } else {
+            Box::pin(async { Err(ResolveError::PastProxy.into()) })
+        }
+    }
+}
+
+/// Drops every address that we may not reach. The client dials only what is left, so a name that
+/// changes between check and connection gains nothing.
 ///
 /// IP literals never come here: callers ask the same guard about them.
-#[derive(Clone, Debug)]
-pub struct GuardedResolver {
-    pub egress: Egress,
+struct GuardedResolver {
+    egress: Egress,
+    resolver: Arc<dyn Resolve>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,8 +150,9 @@ pub enum ResolveError {
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let egress = self.egress.clone();
+        let resolving = self.resolver.resolve(name);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map_err(ResolveError::Dns)?;
+            let found = resolving.await?;
             let permitted = permitted(found, &egress)?;
             Ok(Box::new(permitted.into_iter()) as Addrs)
         })
@@ -211,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn behind_a_proxy_no_other_name_is_resolved() {
-        let resolver = ProxyResolver { host: "localhost".into() };
+        let resolver = ProxyResolver { host: "localhost".into(), resolver: Arc::new(SystemResolver) };
         assert!(resolver.resolve("LOCALHOST".parse().unwrap()).await.is_ok());
         assert!(resolver.resolve("example.com".parse().unwrap()).await.is_err());
     }

@@ -16,7 +16,7 @@ use posthorn_core::signature::{Material, Need, Refusal, RefusalKind, Verdict, Ve
 use serde::Deserialize;
 use tracing::warn;
 
-use crate::egress::{self, ProxyUrl};
+use crate::egress::{self, ProxyUrl, SystemResolver};
 use crate::tls;
 
 /// How certificates and key sets are fetched, and for how long they are remembered.
@@ -119,7 +119,7 @@ fn unfetched(need: &Need, error: Arc<FetchError>) -> JudgeError {
 
 impl Keys {
     pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
-        let client = egress::client(&settings.proxy_url, &egress)?
+        let client = egress::client(&settings.proxy_url, &egress, Arc::new(SystemResolver))?
             .tls_backend_preconfigured(tls::client_config()?)
             .timeout(Duration::from_millis(settings.timeout_ms))
             .build()?;

@@ -1,6 +1,7 @@
 //! One attempt: sign the exact bytes, POST them, read the answer within its bounds.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -12,11 +13,12 @@ use posthorn_core::redact;
 use posthorn_core::request::Headers;
 use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
+use reqwest::dns::Resolve;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::egress::{self, ProxyUrl, ResolveError};
+use crate::egress::{self, ProxyUrl, ResolveError, SystemResolver};
 use crate::keys::SetUpError;
 use crate::telemetry;
 
@@ -80,9 +82,14 @@ pub struct Answered {
 
 impl Sender {
     pub fn new(settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
+        Self::resolving_by(Arc::new(SystemResolver), settings, egress)
+    }
+
+    /// One that asks `resolver` for the addresses of names.
+    pub fn resolving_by(resolver: Arc<dyn Resolve>, settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
         // Nothing is followed, since the signature is for the endpoint that the tenant named; and an attempt is one
         // request, since the retry policy is the subscription's.
-        let client = egress::client(&settings.proxy_url, &egress)?
+        let client = egress::client(&settings.proxy_url, &egress, resolver)?
             .tls_backend_preconfigured(tls()?)
             .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
             .pool_max_idle_per_host(settings.idle_connections)

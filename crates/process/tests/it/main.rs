@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod attempt;
+mod guard;
 mod no_answer;
 mod proxy;

@@ -80,7 +80,7 @@ names! {
         Permanent = "permanent",
         /// The endpoint answered 410.
         Gone = "gone",
-        /// Its event is older than the retention.
+        /// Its event is older than the retention, or would be at the next attempt.
         Expired = "expired",
         /// A message went round too often: whoever handled it died each time.
         DeliveryLimit = "delivery_limit",
@@ -130,8 +130,16 @@ pub enum Next {
     Dead(DeadReason),
 }
 
-/// Decides what follows attempt `number` (from 1). `jitter` is the caller's draw from `[0, 1)`.
-pub fn after_attempt(policy: &RetryPolicy, number: u32, attempted: &Attempted, jitter: f64, now: Timestamp) -> Next {
+/// Decides what follows attempt `number` (from 1). `jitter` is the caller's draw from `[0, 1)`. A retry that would
+/// come after `not_after` is not made: the event is too old by then.
+pub fn after_attempt(
+    policy: &RetryPolicy,
+    number: u32,
+    attempted: &Attempted,
+    not_after: Timestamp,
+    jitter: f64,
+    now: Timestamp,
+) -> Next {
     let asked = match attempted {
         Attempted::Accepted => return Next::Delivered,
         Attempted::Failed(Fault::Gone) => return Next::Dead(DeadReason::Gone),
@@ -141,7 +149,11 @@ pub fn after_attempt(policy: &RetryPolicy, number: u32, attempted: &Attempted, j
         Attempted::Failed(Fault::Status { retry_after, .. }) => *retry_after,
         Attempted::Failed(Fault::NoAnswer(_)) => None,
     };
-    next_attempt(policy, number, asked, jitter, now).map_or(Next::Dead(DeadReason::Exhausted), Next::RetryAt)
+    match next_attempt(policy, number, asked, jitter, now) {
+        None => Next::Dead(DeadReason::Exhausted),
+        Some(at) if at > not_after => Next::Dead(DeadReason::Expired),
+        Some(at) => Next::RetryAt(at),
+    }
 }
 
 #[cfg(test)]
@@ -178,7 +190,8 @@ mod tests {
     fn each_answer_leads_where_the_policy_says() {
         let policy = RetryPolicy::Schedule { delays_seconds: vec![60], permanent_statuses: vec![422] };
         let status = |status| Attempted::Failed(Fault::Status { status, retry_after: None });
-        let next = |number, attempted: Attempted| after_attempt(&policy, number, &attempted, 0.5, now());
+        let in_a_day = later(now(), Duration::from_secs(86_400));
+        let next = |number, attempted: Attempted| after_attempt(&policy, number, &attempted, in_a_day, 0.5, now());
         let in_a_minute = Next::RetryAt(later(now(), Duration::from_secs(60)));
         assert_eq!(next(1, Attempted::Accepted), Next::Delivered);
         assert_eq!(next(1, status(500)), in_a_minute);
@@ -187,6 +200,8 @@ mod tests {
         assert_eq!(next(2, status(500)), Next::Dead(DeadReason::Exhausted));
         assert_eq!(next(1, status(422)), Next::Dead(DeadReason::Permanent));
         assert_eq!(next(1, Attempted::Failed(Fault::Gone)), Next::Dead(DeadReason::Gone));
+        let too_late = after_attempt(&policy, 1, &status(500), later(now(), Duration::from_secs(59)), 0.5, now());
+        assert_eq!(too_late, Next::Dead(DeadReason::Expired));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Delivery {
     pub patience_ms: u64,
     /// Bytes of event bodies kept in memory.
     pub body_cache_bytes: u64,
+    /// Age of an event beyond which no retry of it is planned, in seconds.
+    pub max_age_seconds: u64,
     /// Attempts under way at the same time.
     pub slots: u32,
     /// The part of the slots that one tenant may have while others wait.

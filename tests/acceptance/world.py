@@ -36,6 +36,9 @@ PORTS = {
 }
 DEFAULT_OFFSET = 200
 
+# As the other tests have compiled it; `release` for what is measured.
+PROFILE = os.environ.get("POSTHORN_ACCEPTANCE_PROFILE", "dev")
+
 SERVICES = ("gateway", "dispatcher", "worker")
 
 # Variables of whoever runs the tests that would change what is tested.
@@ -53,6 +56,7 @@ class World:
         # Always the same, so that `up` restarts nothing.
         self._environment = inherited | {name: str(port) for name, port in self._ports.items()} | internet.settings
         self._environment["POSTHORN_LOCAL_DIR"] = str(self.directory)
+        self._environment["POSTHORN_BUILD_PROFILE"] = PROFILE
 
     # --- the scripts ---
 
@@ -130,7 +134,8 @@ class World:
 
     def binary(self, name: str) -> str:
         """Where `up` built it."""
-        return str((ROOT / self._environment.get("CARGO_TARGET_DIR", "target")).resolve() / "release" / name)
+        built = {"dev": "debug"}.get(PROFILE, PROFILE)
+        return str((ROOT / self._environment.get("CARGO_TARGET_DIR", "target")).resolve() / built / name)
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """A command as a person would type it in the checkout."""

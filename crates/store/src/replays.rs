@@ -125,6 +125,13 @@ pub async fn due(db: &Transaction<'_>, now: Timestamp) -> Result<Option<Replay>>
     db.query_opt(&statement, &[&now]).await?.as_ref().map(replay).transpose()
 }
 
+/// Has nobody go on with a job before `until`.
+pub async fn put_off(db: &impl GenericClient, id: ReplayId, until: Timestamp) -> Result<()> {
+    let statement = db.prepare_cached("UPDATE replays SET due_at = $2 WHERE id = $1").await?;
+    db.execute(&statement, &[id.as_uuid(), &until]).await?;
+    Ok(())
+}
+
 /// One job; `None` as `tenant` is the operator.
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: ReplayId) -> Result<Option<Replay>> {
     one(db, tenant, id, "").await

@@ -24,6 +24,9 @@ use uuid::Uuid;
 
 use crate::settings::Replay as Settings;
 
+/// How long a job waits whose step failed.
+const PUT_OFF: Duration = Duration::from_secs(5);
+
 /// Goes on with jobs.
 #[derive(Clone)]
 pub struct Replayer {
@@ -56,7 +59,12 @@ impl Replayer {
         let transaction = client.transaction().await?;
         let now = whole_micros(Timestamp::now());
         let Some(mut job) = replays::due(&transaction, now).await? else { return Ok(false) };
-        self.advance(&transaction, &mut job, now).await?;
+        if let Err(error) = self.advance(&transaction, &mut job, now).await {
+            // A job that cannot go on does not keep others from it.
+            transaction.rollback().await?;
+            replays::put_off(&client, job.id, whole_micros(later(now, PUT_OFF))).await?;
+            return Err(error);
+        }
         replays::update(&transaction, &job).await?;
         transaction.commit().await?;
         if !job.state.is_under_way() {

@@ -32,3 +32,4 @@ pub mod signature;
 pub mod signing;
 pub mod subscription;
 pub mod time;
+pub mod tls;

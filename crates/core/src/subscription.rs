@@ -1,5 +1,6 @@
 //! What a tenant asked for, and who gets an event.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -9,6 +10,7 @@ use crate::endpoint::EndpointUrl;
 use crate::event_type::{EventType, Pattern};
 use crate::id::{SourceId, SubscriptionId, TenantId};
 use crate::retry::RetryPolicy;
+use crate::tls::EndpointTls;
 
 /// A tenant's standing order: these events, to this endpoint, in this manner.
 #[derive(Clone, Debug)]
@@ -33,6 +35,8 @@ pub struct Subscription {
     /// Over all delivery-workers.
     pub rate_limit: Option<RateLimit>,
     pub headers: Vec<(String, String)>,
+    /// `None`: the public authorities vouch for the endpoint, and we come as nobody.
+    pub tls: Option<Arc<EndpointTls>>,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
 }
@@ -250,6 +254,7 @@ mod tests {
             ordered_max_block: Duration::from_secs(3600),
             rate_limit: None,
             headers: vec![],
+            tls: None,
             payload_format: PayloadFormat::Standard,
             signatures: vec![SignatureScheme::Standard],
         }

@@ -44,6 +44,8 @@ pub struct Settings {
 pub enum SetUpError {
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
+    #[error("the subscription's own TLS cannot be used")]
+    OwnTls(#[from] tls::Unusable),
     #[error("the HTTP client cannot be built")]
     Client(#[from] reqwest::Error),
 }

@@ -5,22 +5,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use moka::future::Cache;
 use posthorn_core::egress::Egress;
 use posthorn_core::envelope::{self, Payload, Rendered};
-use posthorn_core::id::EventId;
+use posthorn_core::id::{EventId, SubscriptionId};
 use posthorn_core::outcome::{Attempted, Fault, NoAnswer, classify, error_code};
 use posthorn_core::redact;
 use posthorn_core::request::Headers;
 use posthorn_core::signing;
 use posthorn_core::subscription::Subscription;
+use posthorn_core::tls::Version;
 use reqwest::dns::Resolve;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::egress::{self, ProxyUrl, ResolveError, SystemResolver};
 use crate::keys::SetUpError;
-use crate::telemetry;
+use crate::{telemetry, tls};
 
 /// How attempts are made.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,6 +38,8 @@ pub struct Settings {
     pub idle_connections: usize,
     /// How long an idle connection is kept, in seconds.
     pub idle_seconds: u64,
+    /// Subscriptions with TLS of their own whose clients are kept.
+    pub tls_clients: u64,
     /// An HTTP proxy for deliveries, such as `http://proxy:3128`; empty goes directly. Its password is never logged.
     pub proxy_url: ProxyUrl,
 }
@@ -44,12 +50,19 @@ const KEPT_CHARS: usize = 1000;
 const USER_AGENT: &str = concat!("Posthorn/", env!("CARGO_PKG_VERSION"));
 
 /// Sends. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sender {
+    way: Arc<Way>,
     client: reqwest::Client,
+    /// For subscriptions with TLS of their own: connections are shared with nobody.
+    own_clients: Cache<(SubscriptionId, Version), reqwest::Client>,
+}
+
+/// How all clients go out.
+struct Way {
+    settings: Settings,
     egress: Egress,
-    is_proxied: bool,
-    max_response_bytes: usize,
+    resolver: Arc<dyn Resolve>,
 }
 
 /// What to send, and for whom.
@@ -87,16 +100,11 @@ impl Sender {
 
     /// One that asks `resolver` for the addresses of names.
     pub fn resolving_by(resolver: Arc<dyn Resolve>, settings: &Settings, egress: Egress) -> Result<Self, SetUpError> {
-        // Nothing is followed, since the signature is for the endpoint that the tenant named; and an attempt is one
-        // request, since the retry policy is the subscription's.
-        let client = egress::client(&settings.proxy_url, &egress, resolver)?
-            .tls_backend_preconfigured(tls()?)
-            .connect_timeout(Duration::from_millis(settings.connect_timeout_ms))
-            .pool_max_idle_per_host(settings.idle_connections)
-            .pool_idle_timeout(Duration::from_secs(settings.idle_seconds))
-            .build()?;
-        let is_proxied = settings.proxy_url.is_given();
-        Ok(Self { client, egress, is_proxied, max_response_bytes: settings.max_response_bytes })
+        let mut tls = tls::client_config()?;
+        // Many hosts: the default of 256 would make most connections start with a full handshake.
+        tls.resumption = Resumption::in_memory_sessions(4096);
+        let way = Way { settings: settings.clone(), egress, resolver };
+        Ok(Self { client: way.client(tls)?, own_clients: Cache::new(settings.tls_clients), way: Arc::new(way) })
     }
 
     /// Makes one attempt, which ends within the subscription's timeout.
@@ -138,30 +146,52 @@ impl Sender {
     ) -> Result<Answer, (NoAnswer, String)> {
         let endpoint = &shipment.subscription.endpoint;
         // Also for names: whether plain http is allowed, and what is local by name.
-        endpoint.permit(&self.egress).map_err(|refused| (NoAnswer::Address, chain(&refused)))?;
-        let request = self.client.post(endpoint.as_url().clone()).headers(headers).body(body);
+        endpoint.permit(&self.way.egress).map_err(|refused| (NoAnswer::Address, chain(&refused)))?;
+        let client = self.client_of(shipment.subscription).await?;
+        let request = client.post(endpoint.as_url().clone()).headers(headers).body(body);
         let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
-        while body.len() < self.max_response_bytes {
+        let max_bytes = self.way.settings.max_response_bytes;
+        while body.len() < max_bytes {
             match response.chunk().await {
                 Ok(Some(chunk)) => body.extend_from_slice(&chunk),
                 Ok(None) => break,
                 Err(error) => return Err(self.no_answer(&error)),
             }
         }
-        body.truncate(self.max_response_bytes);
+        body.truncate(max_bytes);
         Ok(Answer { status, headers, body })
+    }
+
+    async fn client_of(&self, subscription: &Subscription) -> Result<reqwest::Client, (NoAnswer, String)> {
+        let Some(own) = &subscription.tls else { return Ok(self.client.clone()) };
+        let building = async { self.way.client(tls::client_config_for(own)?) };
+        let client = self.own_clients.try_get_with((subscription.id, own.version()), building).await;
+        client.map_err(|error: Arc<SetUpError>| (NoAnswer::Tls, chain(&*error)))
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> (NoAnswer, String) {
         let (reason, detail) = no_answer(error);
         match reason {
             // It is the proxy that refuses, or whose name is not known; the endpoint was not asked.
-            NoAnswer::Refused | NoAnswer::Dns if self.is_proxied => (NoAnswer::Connect, detail),
+            NoAnswer::Refused | NoAnswer::Dns if self.way.settings.proxy_url.is_given() => (NoAnswer::Connect, detail),
             _ => (reason, detail),
         }
+    }
+}
+
+impl Way {
+    /// Nothing is followed, since the signature is for the endpoint that the tenant named; and an attempt is one
+    /// request, since the retry policy is the subscription's.
+    fn client(&self, tls: ClientConfig) -> Result<reqwest::Client, SetUpError> {
+        let client = egress::client(&self.settings.proxy_url, &self.egress, Arc::clone(&self.resolver))?
+            .tls_backend_preconfigured(tls)
+            .connect_timeout(Duration::from_millis(self.settings.connect_timeout_ms))
+            .pool_max_idle_per_host(self.settings.idle_connections)
+            .pool_idle_timeout(Duration::from_secs(self.settings.idle_seconds));
+        Ok(client.build()?)
     }
 }
 
@@ -277,11 +307,4 @@ fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 /// PostgreSQL keeps no NUL in text.
 fn chain(error: &(dyn Error + 'static)) -> String {
     telemetry::chain(error).replace('\0', "")
-}
-
-fn tls() -> Result<rustls::ClientConfig, SetUpError> {
-    let mut config = crate::tls::client_config()?;
-    // Many hosts: the default of 256 would make most connections start with a full handshake.
-    config.resumption = rustls::client::Resumption::in_memory_sessions(4096);
-    Ok(config)
 }

@@ -13,6 +13,8 @@ use crate::{GenericClient, Result};
 pub enum Shelf {
     SourceSecrets,
     SubscriptionSecrets,
+    /// The keys of client certificates.
+    SubscriptionKeys,
     RejectedRequests,
 }
 
@@ -36,7 +38,8 @@ pub struct Page {
 }
 
 impl Shelf {
-    pub const ALL: [Self; 3] = [Self::SourceSecrets, Self::SubscriptionSecrets, Self::RejectedRequests];
+    pub const ALL: [Self; 4] =
+        [Self::SourceSecrets, Self::SubscriptionSecrets, Self::SubscriptionKeys, Self::RejectedRequests];
 
     pub fn table(self) -> &'static str {
         self.place().0
@@ -46,6 +49,7 @@ impl Shelf {
         match self {
             Self::SourceSecrets => ("source_secrets", "sealed"),
             Self::SubscriptionSecrets => ("subscription_secrets", "sealed"),
+            Self::SubscriptionKeys => ("subscriptions", "tls_client_key"),
             Self::RejectedRequests => ("rejected_requests", "request"),
         }
     }

@@ -14,12 +14,14 @@ use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use posthorn_core::operational::Kind;
 use posthorn_core::subscription::Subscription;
+use posthorn_core::tls::{EndpointTls, Identity};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::changes::{self, Change};
+use crate::seal::Sealer;
 use crate::{Result, Store, subscriptions};
 
 /// A subscription with what signs for it.
@@ -175,7 +177,7 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
             let (row, breaker) = row;
             let secrets = secrets.remove(&row.id).unwrap_or_default();
             let id = row.id;
-            let entry = entry(row, secrets, breaker.is_closed());
+            let entry = entry(row, secrets, breaker.is_closed(), store.sealer());
             if entry.is_none() {
                 error!(subscription.id = %id, "a subscription in the database cannot be read");
             }
@@ -189,6 +191,7 @@ fn entry(
     row: subscriptions::Subscription,
     secrets: Vec<(SecretString, Option<Timestamp>)>,
     flows: bool,
+    sealer: &Sealer,
 ) -> Option<Entry> {
     let subscription = Subscription {
         id: row.id,
@@ -205,8 +208,21 @@ fn entry(
         ordered_max_block: Duration::from_secs(u64::try_from(row.ordered_max_block_seconds).ok()?),
         rate_limit: row.rate_limit,
         headers: row.headers.into_iter().collect(),
+        tls: tls(row.id, row.tls, sealer),
         payload_format: row.payload_format,
         signatures: row.signatures,
     };
     Some(Entry { subscription, secrets, flows })
+}
+
+/// Without a key that does not open we come as nobody: an endpoint that asks who we are refuses that.
+fn tls(id: SubscriptionId, kept: subscriptions::Tls, sealer: &Sealer) -> Option<Arc<EndpointTls>> {
+    if kept.ca_bundle.is_none() && kept.client_identity.is_none() {
+        return None;
+    }
+    let identity = kept.client_identity.and_then(|sealed| {
+        let key = sealer.open_logged(id.as_uuid(), &sealed.key)?;
+        Some(Identity { certificate: sealed.certificate, key })
+    });
+    Some(Arc::new(EndpointTls::new(kept.ca_bundle, identity)))
 }

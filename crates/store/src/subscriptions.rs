@@ -36,10 +36,35 @@ pub struct Subscription {
     pub ordered: bool,
     pub ordered_max_block_seconds: i32,
     pub headers: BTreeMap<String, String>,
+    pub tls: Tls,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+}
+
+/// TLS of its own, in PEM; nothing where it has none.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    pub ca_bundle: Option<String>,
+    pub client_identity: Option<SealedIdentity>,
+}
+
+#[derive(Clone, Debug)]
+pub struct SealedIdentity {
+    pub certificate: String,
+    /// Sealed for the subscription's id.
+    pub key: Vec<u8>,
+}
+
+impl Tls {
+    fn certificate(&self) -> Option<&str> {
+        self.client_identity.as_ref().map(|identity| identity.certificate.as_str())
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        self.client_identity.as_ref().map(|identity| identity.key.as_slice())
+    }
 }
 
 /// What a subscription has seen.
@@ -65,7 +90,8 @@ impl Default for Runtime {
 const COLUMNS: &str =
     "s.id, s.tenant_id, s.name, s.description, s.url, s.event_types, s.sources, s.state, s.disabled_reason,
     s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.ordered, s.ordered_max_block_seconds,
-    s.headers, s.payload_format, s.signatures, s.created_at, s.updated_at";
+    s.headers, s.tls_ca_bundle, s.tls_client_certificate, s.tls_client_key, s.payload_format,
+    s.signatures, s.created_at, s.updated_at";
 
 const RUNTIME: &str =
     "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.failing_since,
@@ -77,8 +103,8 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
             "WITH s AS (
                  INSERT INTO subscriptions (id, tenant_id, name, description, url, event_types, sources, state, retry_policy,
                      timeout_seconds, rate_limit, max_in_flight, ordered, ordered_max_block_seconds, headers, payload_format,
-                     signatures, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18)
+                     signatures, created_at, updated_at, tls_ca_bundle, tls_client_certificate, tls_client_key)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19, $20, $21)
              )
              INSERT INTO subscription_runtime (subscription_id, tenant_id) VALUES ($1, $2)",
         )
@@ -104,6 +130,9 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
             &subscription.created_at,
+            &subscription.tls.ca_bundle,
+            &subscription.tls.certificate(),
+            &subscription.tls.key(),
         ],
     )
     .await?;
@@ -118,7 +147,7 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
                  UPDATE subscriptions SET name = $2, description = $3, url = $4, event_types = $5, sources = $6, state = $7,
                      disabled_reason = $8, retry_policy = $9, timeout_seconds = $10, rate_limit = $11, max_in_flight = $12,
                      ordered = $13, ordered_max_block_seconds = $14, headers = $15, payload_format = $16, signatures = $17,
-                     updated_at = $18
+                     updated_at = $18, tls_ca_bundle = $19, tls_client_certificate = $20, tls_client_key = $21
                  WHERE id = $1 RETURNING id
              )
              UPDATE subscription_runtime SET next_due_at = $18, head = CASE WHEN $13 THEN head END FROM s WHERE subscription_id = s.id",
@@ -145,6 +174,9 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
             &subscription.updated_at,
+            &subscription.tls.ca_bundle,
+            &subscription.tls.certificate(),
+            &subscription.tls.key(),
         ],
     )
     .await?;
@@ -216,7 +248,7 @@ pub async fn delete(
     let statement = db
         .prepare_cached(
             "WITH s AS (
-                 UPDATE subscriptions SET deleted_at = $3, updated_at = $3
+                 UPDATE subscriptions SET deleted_at = $3, updated_at = $3, tls_client_certificate = NULL, tls_client_key = NULL
                  WHERE id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR tenant_id = $2) RETURNING id
              ), k AS (
                  DELETE FROM subscription_secrets USING s WHERE subscription_id = s.id
@@ -330,6 +362,7 @@ fn subscription(row: &Row) -> Result<Subscription> {
         ordered: row.get("ordered"),
         ordered_max_block_seconds: row.get("ordered_max_block_seconds"),
         headers: readable("subscriptions.headers", serde_json::from_value(read("headers")).ok())?,
+        tls: tls(row),
         payload_format: readable(
             "subscriptions.payload_format",
             serde_json::from_value(Value::String(row.get("payload_format"))).ok(),
@@ -338,6 +371,15 @@ fn subscription(row: &Row) -> Result<Subscription> {
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),
     })
+}
+
+fn tls(row: &Row) -> Tls {
+    let (certificate, key): (Option<String>, Option<Vec<u8>>) =
+        (row.get("tls_client_certificate"), row.get("tls_client_key"));
+    Tls {
+        ca_bundle: row.get("tls_ca_bundle"),
+        client_identity: certificate.zip(key).map(|(certificate, key)| SealedIdentity { certificate, key }),
+    }
 }
 
 /// Reads the column `rate_limit`.

@@ -26,6 +26,7 @@ pub fn settings() -> Settings {
         connect_timeout_ms: 2000,
         idle_connections: 1,
         idle_seconds: 1,
+        tls_clients: 2,
         proxy_url: ProxyUrl::default(),
     }
 }
@@ -51,6 +52,7 @@ pub fn subscription(url: &str) -> Subscription {
         ordered_max_block: Duration::from_secs(3600),
         rate_limit: None,
         headers: vec![],
+        tls: None,
         payload_format: PayloadFormat::Standard,
         signatures: vec![SignatureScheme::Standard],
     }

@@ -7,3 +7,4 @@ mod attempt;
 mod guard;
 mod no_answer;
 mod proxy;
+mod tls;

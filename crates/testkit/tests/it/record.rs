@@ -147,6 +147,7 @@ pub async fn subscribed(client: &Client) -> (TenantId, SubscriptionId) {
         ordered: false,
         ordered_max_block_seconds: 3600,
         headers: Default::default(),
+        tls: Default::default(),
         payload_format: subscription::PayloadFormat::Standard,
         signatures: vec![subscription::SignatureScheme::Standard],
         created_at: now(),

@@ -5,8 +5,11 @@ use posthorn_core::id::RejectedRequestId;
 use posthorn_store::rejected_requests::{self, Rejected};
 use posthorn_store::reseal::{self, Count, Shelf};
 use posthorn_store::seal::{Error, Sealer};
+use posthorn_store::subscriptions::{self, SealedIdentity};
 use posthorn_testkit::Database;
 use uuid::Uuid;
+
+use crate::record::subscribed;
 
 const K1: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const K2: &str = "k2:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -66,6 +69,26 @@ async fn what_an_older_key_sealed_is_sealed_anew_page_by_page_and_what_does_not_
             format!("request {number}").into_bytes()
         );
     }
+}
+
+#[tokio::test]
+async fn the_key_of_a_client_certificate_is_sealed_anew_as_well() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (_, id) = subscribed(&client).await;
+    let (mut row, _) = subscriptions::find(&client, None, id).await.unwrap().unwrap();
+    let key = sealer(K1).seal(id.as_uuid(), b"a key");
+    row.tls.client_identity = Some(SealedIdentity { certificate: "a certificate".into(), key });
+    subscriptions::update(&client, &row).await.unwrap();
+
+    let both = sealer(&format!("{K2},{K1}"));
+    let page = reseal::page(&client, &both, Shelf::SubscriptionKeys, Uuid::nil(), 3).await.unwrap().unwrap();
+
+    assert_eq!((page.resealed, page.unopened.len()), (1, 0));
+    let (row, _) = subscriptions::find(&client, None, id).await.unwrap().unwrap();
+    assert_eq!(sealer(K2).open(id.as_uuid(), &row.tls.client_identity.unwrap().key).unwrap(), b"a key");
+    subscriptions::delete(&client, None, id, Timestamp::now()).await.unwrap();
+    assert_eq!(reseal::census(&client).await.unwrap(), [], "gone at once");
 }
 
 #[tokio::test]

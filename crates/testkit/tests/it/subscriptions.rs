@@ -3,9 +3,12 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use posthorn_core::signature::standard::{self, SigningSecret};
+use posthorn_store::snapshot::Subscriptions;
 use posthorn_testkit::{World, eventually};
+use rcgen::KeyPair;
 use reqwest::Method;
 use ring::signature::{ED25519, UnparsedPublicKey};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 fn path(subscription: &Value, operation: &str) -> String {
@@ -280,6 +283,13 @@ async fn a_field_outside_its_limits_is_refused_by_name() {
         (json!({ "rate_limit": { "per_hour": 100_001 } }), "/rate_limit/per_hour"),
         (json!({ "rate_limit": { "per_day": 1 } }), "/rate_limit/per_day"),
         (json!({ "ordered": null }), "/ordered"),
+        (json!({ "tls": {} }), "/tls"),
+        (json!({ "tls": { "ca_bundle": "no PEM" } }), "/tls/ca_bundle"),
+        (json!({ "tls": { "ca_bundle": "x".repeat(65_537) } }), "/tls/ca_bundle"),
+        (json!({ "tls": { "client_certificate": "x" } }), "/tls/client_key"),
+        (json!({ "tls": { "client_key": "x" } }), "/tls/client_certificate"),
+        (json!({ "tls": { "client_key": 1 } }), "/tls/client_key"),
+        (json!({ "tls": { "insecure": true } }), "/tls/insecure"),
         (json!({ "ordered_max_block_seconds": 0 }), "/ordered_max_block_seconds"),
         (json!({ "ordered_max_block_seconds": 604_801 }), "/ordered_max_block_seconds"),
     ];
@@ -315,4 +325,33 @@ async fn an_endpoint_that_the_deployment_closes_is_refused_at_its_registration()
         let (status, answer) = api.call(Method::POST, "/v1/subscriptions", Some(&body)).await;
         assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/url")), "{url}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_of_a_subscription_is_kept_sealed_and_shown_by_fingerprints() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let own = rcgen::generate_simple_self_signed(["hooks.example.com".to_owned()]).unwrap();
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let print = hex::encode(ring::digest::digest(&ring::digest::SHA256, own.cert.der()));
+    let tls = json!({ "ca_bundle": certificate, "client_certificate": certificate, "client_key": key });
+
+    let made = api.subscribe(&tenant, "https://example.com/", &["*"], json!({ "tls": tls })).await;
+
+    assert_eq!(made["tls"], json!({ "ca_certificates": [print], "client_certificate": print }));
+    let id = made["id"].as_str().unwrap().parse().unwrap();
+    let known = Subscriptions::default().fetch(&world.database.store, id).await.unwrap().unwrap();
+    let identity = known.tls.as_ref().unwrap().identity().unwrap();
+    assert_eq!(identity.key.expose_secret(), key);
+    let audit = api.get(&format!("/v1/audit-log?tenant_id={tenant}")).await.to_string();
+    assert!(audit.contains(&print) && !audit.contains("BEGIN"), "{audit}");
+    let of_another = KeyPair::generate().unwrap().serialize_pem();
+    let body = json!({ "tls": { "client_certificate": certificate, "client_key": of_another } });
+    let (status, answer) = api.call(Method::PATCH, &path(&made, ""), Some(&body)).await;
+    assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!("/tls/client_key")));
+    assert_eq!(api.patch(&path(&made, ""), json!({ "name": "Billing" })).await["tls"], made["tls"], "left alone");
+    let replaced = api.patch(&path(&made, ""), json!({ "tls": { "ca_bundle": certificate } })).await;
+    assert_eq!(replaced["tls"], json!({ "ca_certificates": [print], "client_certificate": null }), "whole");
+    assert_eq!(api.patch(&path(&made, ""), json!({ "tls": null })).await["tls"], Value::Null);
 }

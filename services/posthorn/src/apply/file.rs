@@ -48,8 +48,8 @@ pub struct Subscription {
 }
 
 impl File {
-    /// Reads a YAML or JSON file. `${NAME}` in the configuration of a source, and in the secret and the
-    /// headers of a subscription, is a variable of the environment.
+    /// Reads a YAML or JSON file. `${NAME}` in the configuration of a source, and in the secret, the headers
+    /// and the TLS of a subscription, is a variable of the environment.
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let text = std::fs::read_to_string(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
         Self::parse(&text, |name| std::env::var(name).ok())
@@ -60,7 +60,7 @@ impl File {
         let sources = file.sources.iter_mut().flatten().flat_map(|source| source.fields.get_mut("config"));
         let subscriptions = file.subscriptions.iter_mut().flatten();
         let subscriptions = subscriptions.flat_map(|subscription| &mut subscription.fields);
-        let secret = subscriptions.filter(|(name, _)| ["secret", "headers"].contains(&name.as_str()));
+        let secret = subscriptions.filter(|(name, _)| ["secret", "headers", "tls"].contains(&name.as_str()));
         for value in sources.chain(secret.map(|(_, value)| value)) {
             fill_in(value, &variable)?;
         }

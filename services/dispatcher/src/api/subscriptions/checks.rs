@@ -7,13 +7,14 @@ use posthorn_core::event_type::Pattern;
 use posthorn_core::subscription::{RateLimit, SignatureScheme};
 use posthorn_store::subscriptions::Subscription;
 
+use super::tls;
 use crate::api::Api;
 use crate::api::body::Checks;
 use crate::api::sources::rate;
 use crate::error::ApiResult;
 
-/// Checks every field.
-pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
+/// Checks every field, and TLS of its own as it is given.
+pub(super) fn check(api: &Api, subscription: &Subscription, tls: Option<&tls::Given>) -> ApiResult<()> {
     let mut checks = Checks::default();
     if let Some(name) = &subscription.name {
         checks.name("/name", name);
@@ -46,6 +47,9 @@ pub(super) fn check(api: &Api, subscription: &Subscription) -> ApiResult<()> {
         rate_limit(&mut checks, limit);
     }
     headers(&mut checks, &subscription.headers);
+    if let Some(tls) = tls {
+        tls.check(&mut checks);
+    }
     signatures(&mut checks, &subscription.signatures, &subscription.headers);
     checks.finish()
 }

@@ -4,6 +4,7 @@ mod checks;
 mod recover;
 mod secret;
 mod stats;
+mod tls;
 mod trial;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use posthorn_core::retry::RetryPolicy;
 use posthorn_core::signature::standard::{SigningKey, SigningSecret};
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
 use posthorn_core::time::Rfc3339;
-use posthorn_store::subscriptions::{self, Runtime, Subscription};
+use posthorn_store::subscriptions::{self, Runtime, Subscription, Tls};
 use posthorn_store::{Error, Transaction, health};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,7 @@ pub use checks::is_source_name;
 pub use recover::recover;
 pub use secret::{public_key, rotate};
 pub use stats::stats;
+use tls::TlsView;
 pub use trial::test;
 
 #[derive(Deserialize)]
@@ -59,6 +61,7 @@ struct Create {
     ordered_max_block_seconds: i32,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+    tls: Option<tls::Given>,
     #[serde(default = "default_payload_format")]
     payload_format: PayloadFormat,
     #[serde(default = "default_signatures")]
@@ -116,6 +119,8 @@ struct Update {
     ordered_max_block_seconds: Option<i32>,
     #[serde(default, deserialize_with = "given")]
     headers: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    tls: Option<Option<tls::Given>>,
     #[serde(default, deserialize_with = "given")]
     payload_format: Option<PayloadFormat>,
     #[serde(default, deserialize_with = "given")]
@@ -148,6 +153,7 @@ struct View {
     ordered: bool,
     ordered_max_block_seconds: i32,
     headers: BTreeMap<String, String>,
+    tls: Option<TlsView>,
     payload_format: PayloadFormat,
     signatures: Vec<SignatureScheme>,
     stats: StatsView,
@@ -207,6 +213,7 @@ impl View {
             ordered: subscription.ordered,
             ordered_max_block_seconds: subscription.ordered_max_block_seconds,
             headers: subscription.headers,
+            tls: TlsView::of(&subscription.tls),
             payload_format: subscription.payload_format,
             signatures: subscription.signatures,
             stats: StatsView {
@@ -247,7 +254,7 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     };
     let secret = secret.map_err(|error| ApiError::field("/secret", error.to_string()))?;
     let now = now();
-    let subscription = Subscription {
+    let mut subscription = Subscription {
         id: SubscriptionId::new(now, rand::random()),
         tenant_id,
         name: create.name,
@@ -264,12 +271,16 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
         ordered: create.ordered,
         ordered_max_block_seconds: create.ordered_max_block_seconds,
         headers: create.headers,
+        tls: Tls::default(),
         payload_format: create.payload_format,
         signatures: create.signatures,
         created_at: now,
         updated_at: now,
     };
-    check(&api, &subscription)?;
+    check(&api, &subscription, create.tls.as_ref())?;
+    if let Some(tls) = create.tls {
+        subscription.tls = tls.sealed(api.store.sealer(), subscription.id);
+    }
     let transaction = client.transaction().await.map_err(Error::from)?;
     if let Some(answer) = once.answered(&transaction, &api.store).await? {
         return Ok(answer);
@@ -309,7 +320,8 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let update: Update = body.parse()?;
+    let mut update: Update = body.parse()?;
+    let tls = update.tls.take();
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
@@ -318,7 +330,10 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     version::check(&request, subscription.updated_at)?;
     let before = View::of(&api, (subscription.clone(), runtime));
     apply(&mut subscription, update);
-    check(&api, &subscription)?;
+    check(&api, &subscription, tls.as_ref().and_then(Option::as_ref))?;
+    if let Some(tls) = tls {
+        subscription.tls = tls.map(|tls| tls.sealed(api.store.sealer(), id)).unwrap_or_default();
+    }
     subscriptions::update(&transaction, &subscription).await?;
     let runtime = heal(&transaction, &before, &subscription, runtime).await?;
     ensure_key(&api, &transaction, &subscription).await?;

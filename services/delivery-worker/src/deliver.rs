@@ -196,14 +196,8 @@ impl Worker {
     fn judge(&self, order: &Order, subscriber: &Subscriber, answered: Answered) -> Made {
         let now = Timestamp::now();
         let not_after = later(order.event_id.time(), Duration::from_secs(self.settings.delivery.max_age_seconds));
-        let next = after_attempt(
-            &subscriber.retry_policy,
-            order.attempt,
-            &answered.attempted,
-            not_after,
-            rand::random(),
-            now,
-        );
+        let next =
+            after_attempt(&subscriber.retry_policy, order.attempt, &answered.attempted, not_after, rand::random(), now);
         let outcome = match (&answered.attempted, &next) {
             (Attempted::Accepted, _) => "delivered",
             (_, Next::Dead(_)) => "dead",

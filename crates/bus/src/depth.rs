@@ -11,14 +11,19 @@ use lapin::types::FieldTable;
 use crate::connection::Broken;
 use crate::topology::{EVENTS_QUEUE, SHARDS, deliveries_queue};
 
-/// Messages ready in the work queues, as of about a second ago. Cheap to clone.
+/// How often it is asked.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Messages ready in the work queues, as of a moment ago. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Depth(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     events: AtomicU32,
-    deliveries: AtomicU32,
+    shards: [AtomicU32; SHARDS as usize],
+    /// Published from here since they were counted.
+    since: [AtomicU32; SHARDS as usize],
 }
 
 impl Depth {
@@ -28,7 +33,20 @@ impl Depth {
 
     /// Over all shards.
     pub fn deliveries(&self) -> u32 {
-        self.0.deliveries.load(Ordering::Relaxed)
+        self.0.shards.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// In one of them, with what was published from here since it was counted: rather too many than too few.
+    pub fn in_shard(&self, shard: u8) -> u32 {
+        let of = |counts: &[AtomicU32]| counts.get(usize::from(shard)).map_or(0, |count| count.load(Ordering::Relaxed));
+        of(&self.0.shards).saturating_add(of(&self.0.since))
+    }
+
+    /// Notes that a delivery was published.
+    pub fn add(&self, shard: u8) {
+        if let Some(count) = self.0.since.get(usize::from(shard)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -36,18 +54,18 @@ impl Depth {
 pub(crate) async fn probe(channel: Channel, depth: Depth) -> Broken {
     loop {
         match count(&channel, &depth).await {
-            Ok(()) => tokio::time::sleep(Duration::from_secs(1)).await,
+            Ok(()) => tokio::time::sleep(PAUSE).await,
             Err(error) => return error.into(),
         }
     }
 }
 
 async fn count(channel: &Channel, depth: &Depth) -> lapin::Result<()> {
-    let mut deliveries = 0;
-    for shard in 0..SHARDS {
-        deliveries += ready(channel, &deliveries_queue(shard)).await?;
+    for (shard, (count, since)) in (0..SHARDS).zip(depth.0.shards.iter().zip(&depth.0.since)) {
+        // Before it is counted: what is published meanwhile is counted twice rather than not at all.
+        since.store(0, Ordering::Relaxed);
+        count.store(ready(channel, &deliveries_queue(shard)).await?, Ordering::Relaxed);
     }
-    depth.0.deliveries.store(deliveries, Ordering::Relaxed);
     depth.0.events.store(ready(channel, EVENTS_QUEUE).await?, Ordering::Relaxed);
     Ok(())
 }

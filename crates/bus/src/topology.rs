@@ -27,9 +27,14 @@ pub const SHARDS: u8 = 8;
 /// knows no limit of its own, 4.x has 20.
 const DELIVERY_LIMIT: i64 = 20;
 
-/// The routing key of a subscription's deliveries.
-pub fn shard(subscription: SubscriptionId) -> String {
-    format!("s{}", subscription.as_uuid().as_bytes()[15] % SHARDS)
+/// Which of the queues a subscription's deliveries stand in.
+pub fn shard(subscription: SubscriptionId) -> u8 {
+    subscription.as_uuid().as_bytes()[15] % SHARDS
+}
+
+/// The routing key of a shard's deliveries.
+pub fn shard_key(shard: u8) -> String {
+    format!("s{shard}")
 }
 
 pub fn deliveries_queue(shard: u8) -> String {
@@ -53,7 +58,7 @@ pub(crate) async fn declare(channel: &Channel) -> lapin::Result<()> {
     for shard in 0..SHARDS {
         let name = deliveries_queue(shard);
         queue(channel, &name, work_arguments()).await?;
-        bind(channel, &name, DELIVERIES, &format!("s{shard}")).await?;
+        bind(channel, &name, DELIVERIES, &shard_key(shard)).await?;
     }
     Ok(())
 }

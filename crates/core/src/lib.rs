@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod breaker;
+pub mod crowd;
 pub mod dedup;
 pub mod delivery;
 pub mod egress;

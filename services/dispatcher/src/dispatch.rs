@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_bus::topology::{DELIVERIES, shard};
+use posthorn_bus::topology::{DELIVERIES, shard, shard_key};
 use posthorn_bus::{Outgoing, PublishError, Publisher};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::message::{self, Content};
@@ -77,7 +77,9 @@ async fn give_back(store: &Store, unpublished: &[(DeliveryId, Timestamp)]) -> Re
 async fn publish_one(publisher: &Publisher, wake: Wake) -> std::result::Result<(), PublishError> {
     let traceparent = wake.content.as_ref().map(|content| content.traceparent.clone()).unwrap_or_default();
     let message_id = format!("{}/{}/{}", wake.id, wake.generation, wake.attempt);
-    let routing_key = shard(wake.subscription_id);
+    let shard = shard(wake.subscription_id);
+    let routing_key = shard_key(shard);
+    publisher.depth().add(shard);
     let body = message::Delivery {
         delivery_id: message::bytes(wake.id.as_uuid()),
         event_id: message::bytes(wake.event_id.as_uuid()),

@@ -4,13 +4,14 @@
 //! nothing the second time. Rows that were there already are left alone: either their message is on
 //! its way, or their lease runs out and the scheduler publishes it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_bus::topology::{CHUNK, EVENT, EVENTS};
+use posthorn_bus::topology::{CHUNK, EVENT, EVENTS, SHARDS, shard};
 use posthorn_bus::{Disposition, Message, Outgoing, Publisher};
-use posthorn_core::delivery::Trigger;
+use posthorn_core::crowd::Crowd;
+use posthorn_core::delivery::{HeldReason, Trigger};
 use posthorn_core::event_type::{self, EventType};
 use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
 use posthorn_core::message::{self, Chunk, Content, Event, NotAnId, Routed};
@@ -49,6 +50,8 @@ pub struct FanOut {
     subscriptions: Subscriptions,
     inserting: Batcher<Insert, Vec<bool>, Error>,
     publisher: Publisher,
+    /// Of each shard.
+    crowds: Mutex<[Crowd; SHARDS as usize]>,
 }
 
 /// An event as fan-out knows it.
@@ -88,7 +91,8 @@ impl FanOut {
                 Ok(batch.iter().map(|insert| insert.0.iter().map(is_new).collect()).collect())
             }
         });
-        Arc::new(Self { settings: settings.clone(), store: store.clone(), subscriptions, inserting, publisher })
+        let crowds = Mutex::default();
+        Arc::new(Self { settings: settings.clone(), store: store.clone(), subscriptions, inserting, publisher, crowds })
     }
 
     /// Handles one message of the events queue.
@@ -176,7 +180,7 @@ impl FanOut {
     }
 
     fn new_delivery(&self, known: &Known, entry: &Entry, now: Timestamp) -> NewDelivery {
-        let held = entry.holds();
+        let held = entry.holds().or_else(|| self.stands_back(entry, now));
         let queue = Duration::from_secs(self.settings.queue_lease_seconds);
         NewDelivery {
             id: DeliveryId::derive(known.id, entry.id),
@@ -192,6 +196,16 @@ impl FanOut {
                 Some(_) => whole_micros(now),
             },
         }
+    }
+
+    /// Whether a delivery waits for its turn in the database, because its tenant has filled the queue.
+    fn stands_back(&self, entry: &Entry, now: Timestamp) -> Option<HeldReason> {
+        let shard = shard(entry.id);
+        let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
+        let crowd = crowds.get_mut(usize::from(shard))?;
+        crowd.note(entry.tenant_id, now);
+        let ahead = self.publisher.depth().in_shard(shard);
+        crowd.must_wait(entry.tenant_id, ahead, self.settings.max_ahead).then_some(HeldReason::Slow)
     }
 
     /// What rides along: everything, or all but the body where it would be copied too often.

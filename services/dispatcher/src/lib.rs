@@ -117,6 +117,7 @@ impl Bound {
         let scheduler = scheduler::Scheduler {
             settings: settings.scheduler.clone(),
             queue_lease: Duration::from_secs(settings.fan_out.queue_lease_seconds),
+            max_ahead: settings.fan_out.max_ahead,
             store: store.clone(),
             publisher: publisher.clone(),
         };

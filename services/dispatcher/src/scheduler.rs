@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use posthorn_bus::Publisher;
+use posthorn_bus::topology::shard;
 use posthorn_core::breaker::{Admitted, drain_rate};
 use posthorn_core::order::{self, Head};
 use posthorn_core::pace;
@@ -24,6 +25,10 @@ use crate::settings::Scheduler as Settings;
 
 /// Longest timeout of a subscription, for rows whose subscription is not at hand.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Deliveries of a subscription released in one round although its queue is long: whoever has few is not kept waiting by
+/// whoever has many.
+const FEW: u32 = 5;
 
 /// Deliveries of deleted subscriptions cancelled in one round.
 const CANCEL_BATCH: i64 = 1000;
@@ -44,6 +49,8 @@ struct Round {
 pub struct Scheduler {
     pub settings: Settings,
     pub queue_lease: Duration,
+    /// Messages in a deliveries queue up to which it is filled.
+    pub max_ahead: u32,
     pub store: Store,
     pub publisher: Publisher,
 }
@@ -154,7 +161,9 @@ impl Scheduler {
             Admitted::Probe => return Allowance { limit: 1, not_before: lease_until, probe: true, ..nobody },
             Admitted::All => {}
         }
-        let most = if due.line.is_some() { 1 } else { self.settings.per_subscription };
+        let ahead = self.publisher.depth().in_shard(shard(due.subscription_id));
+        let room = self.max_ahead.saturating_sub(ahead).max(FEW);
+        let most = if due.line.is_some() { 1 } else { self.settings.per_subscription.min(room) };
         let drain = drain_rate(due.closed_at, now);
         let rate = due.per_second.into_iter().chain(drain).reduce(f64::min);
         let Some(rate) = rate else { return Allowance { limit: i64::from(most), ..nobody } };

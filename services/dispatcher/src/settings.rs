@@ -71,6 +71,8 @@ pub struct FanOut {
     pub inline_fan_out: usize,
     /// How long a message may wait in its queue before it counts as lost, in seconds.
     pub queue_lease_seconds: u64,
+    /// Messages in a deliveries queue beyond which a tenant that sends more than its part waits in the database.
+    pub max_ahead: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -42,7 +42,8 @@ impl Crowd {
             return false;
         }
         let all = || self.now.iter().chain(&self.before);
-        let of = |wanted: TenantId| all().filter(|(id, _)| **id == wanted).map(|(_, count)| u64::from(*count)).sum::<u64>();
+        let of =
+            |wanted: TenantId| all().filter(|(id, _)| **id == wanted).map(|(_, count)| u64::from(*count)).sum::<u64>();
         let total: u64 = all().map(|(_, count)| u64::from(*count)).sum();
         let new_before = self.before.keys().filter(|id| !self.now.contains_key(id)).count();
         let tenants = u64::try_from(self.now.len() + new_before).unwrap_or(u64::MAX);

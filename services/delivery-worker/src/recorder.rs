@@ -113,11 +113,19 @@ impl Writer {
     async fn write(&self, reports: &[Report]) -> Result<HashSet<DeliveryId>> {
         let now = whole_micros(Timestamp::now());
         let recovered = self.recovered(reports);
+        let gone: HashSet<SubscriptionId> =
+            reports.iter().filter(|r| r.disables()).map(|r| r.subscription_id).collect();
         let mut client = self.store.client().await?;
-        let recorded = if recovered.is_empty() {
+        let recorded = if recovered.is_empty() && gone.is_empty() {
             deliveries::record(&client, reports, now).await?
         } else {
             let transaction = client.transaction().await?;
+            // Before anything is recorded: whoever changes a subscription locks it first, and then what it counts.
+            for id in gone {
+                if health::disable(&transaction, id, "gone", now).await? {
+                    info!(subscription.id = %id, "{id} is disabled: its endpoint answered 410");
+                }
+            }
             let recorded = deliveries::record(&transaction, reports, now).await?;
             let moved: Vec<_> =
                 recovered.into_iter().filter(|(_, parcel)| recorded.is_moved(parcel.delivery_id)).collect();
@@ -133,7 +141,7 @@ impl Writer {
             recorded
         };
         // What was sent is recorded. Should this fail, the next attempt leads to the same.
-        if let Err(error) = self.follow_up(&mut client, &recorded, reports, now).await {
+        if let Err(error) = self.follow_up(&client, &recorded, reports, now).await {
             warn!(error = &error as &dyn std::error::Error, "breakers wait for the database");
         }
         Ok(recorded.moved)
@@ -158,16 +166,8 @@ impl Writer {
             .collect()
     }
 
-    async fn follow_up(
-        &self,
-        client: &mut Client,
-        recorded: &Recorded,
-        reports: &[Report],
-        now: Timestamp,
-    ) -> Result<()> {
+    async fn follow_up(&self, client: &Client, recorded: &Recorded, reports: &[Report], now: Timestamp) -> Result<()> {
         let probes: HashMap<SubscriptionId, bool> = reports.iter().filter_map(probe).collect();
-        let gone: HashSet<SubscriptionId> =
-            reports.iter().filter(|r| r.disables()).map(|r| r.subscription_id).collect();
         for vitals in &recorded.vitals {
             let id = vitals.subscription_id;
             let next = vitals.breaker.after(vitals.recent, probes.get(&id).copied(), &self.breaker, now);
@@ -175,13 +175,6 @@ impl Writer {
                 metrics::counter!("posthorn_breaker_turns_total", "to" => next.state.as_str()).increment(1);
                 info!(subscription.id = %id, "the breaker of {id} is {}", next.state.as_str());
             }
-        }
-        for id in gone {
-            let transaction = client.transaction().await?;
-            if health::disable(&transaction, id, "gone", now).await? {
-                info!(subscription.id = %id, "{id} is disabled: its endpoint answered 410");
-            }
-            transaction.commit().await?;
         }
         Ok(())
     }

@@ -44,10 +44,18 @@ WITH n AS (
         AS t(id, event_id, subscription_id, tenant_id, event_type, held_reason, due_at)
     ON CONFLICT (id) DO NOTHING RETURNING id, subscription_id, state, due_at
 ),
+-- Locked whatever the row says: a scheduler that is just noting that nothing is held any more does not see what is
+-- inserted here, and it is not forgotten only because this waits for it. In one order for everybody.
+l AS (
+    SELECT r.subscription_id, r.next_due_at, q.due
+    FROM subscription_runtime r
+    JOIN (SELECT subscription_id, min(due_at) AS due FROM n WHERE state = 'held' GROUP BY subscription_id) q
+        ON q.subscription_id = r.subscription_id
+    ORDER BY r.subscription_id FOR UPDATE OF r
+),
 h AS (
-    UPDATE subscription_runtime r SET next_due_at = q.due
-    FROM (SELECT subscription_id, min(due_at) AS due FROM n WHERE state = 'held' GROUP BY subscription_id) q
-    WHERE r.subscription_id = q.subscription_id AND (r.next_due_at IS NULL OR r.next_due_at > q.due)
+    UPDATE subscription_runtime r SET next_due_at = l.due FROM l
+    WHERE r.subscription_id = l.subscription_id AND (l.next_due_at IS NULL OR l.next_due_at > l.due)
 )
 SELECT id FROM n";
 

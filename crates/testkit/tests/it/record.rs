@@ -359,6 +359,44 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
 }
 
 #[tokio::test]
+async fn a_delivery_held_while_the_scheduler_finds_nothing_more_is_not_forgotten() {
+    let database = Database::create().await;
+    let mut scheduler = database.store.client().await.unwrap();
+    let (tenant, limited) = subscribed(&scheduler).await;
+    let long_ago = whole_micros(Timestamp::from_second(now().as_second() - 60).unwrap());
+    deliveries::insert(&scheduler, &[delivery(tenant, limited, Some(HeldReason::Rate), long_ago)], now())
+        .await
+        .unwrap();
+
+    // A round that releases all there is, and has not been committed yet when the next one comes.
+    let transaction = scheduler.transaction().await.unwrap();
+    let due = schedule::due_subscriptions(&transaction, 10, now()).await.unwrap();
+    let allowance = Allowance {
+        subscription_id: due[0].subscription_id,
+        limit: 10,
+        lease_until: whole_micros(later(now(), secs(60))),
+        bucket: Bucket { tokens: 0.0, at: None },
+        not_before: now(),
+        sleep: false,
+        probe: false,
+    };
+    schedule::release(&transaction, &[allowance], now()).await.unwrap();
+    let mut inserting = tokio::spawn({
+        let store = database.store.clone();
+        let next = delivery(tenant, limited, Some(HeldReason::Rate), whole_micros(now()));
+        async move { deliveries::insert(&store.client().await.unwrap(), &[next], now()).await.unwrap() }
+    });
+    let _ = tokio::time::timeout(Duration::from_millis(500), &mut inserting).await;
+    transaction.commit().await.unwrap();
+    if !inserting.is_finished() {
+        inserting.await.unwrap();
+    }
+
+    let transaction = scheduler.transaction().await.unwrap();
+    assert_eq!(schedule::due_subscriptions(&transaction, 10, later(now(), secs(1))).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn a_database_that_refuses_writes_is_not_well() {
     let database = Database::create().await;
     let read_only = database.read_only();

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 PROGRAMS = DOCS / "receivers"
 
 # Compilers on a machine that does other things as well.
@@ -72,10 +73,10 @@ def csharp(program: Path, out: Path) -> list[str]:
     return ["dotnet", str(out / "built" / "Verify.dll")]
 
 
-def rust(program: Path, out: Path) -> list[str]:
-    # A package of the workspace, since the standard library has no HMAC.
-    build("cargo", "build", "--locked", "--manifest-path", str(program.parent / "Cargo.toml"), "--target-dir", str(out))
-    return [str(out / "debug" / "verify")]
+def rust(program: Path, _: Path) -> list[str]:
+    # A package of the workspace, since the standard library has no HMAC; mostly compiled with it already.
+    build("cargo", "build", "--locked", "--manifest-path", str(program.parent / "Cargo.toml"), "--bins")
+    return [str((ROOT / os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "debug" / "verify")]
 
 
 LANGUAGES = [

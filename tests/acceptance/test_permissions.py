@@ -129,7 +129,13 @@ class Cast:
     def held_delivery(self) -> str:
         hourly = {"kind": "schedule", "delays_seconds": [3600]}
         waiting, event_id = self.spare(self.asking, hourly)
-        return str(self.acme.delivery(waiting, event_id, "held")["id"])
+
+        def tried() -> Json:
+            # Before its first attempt it is held as well, for a moment.
+            delivery = self.acme.delivery(waiting, event_id, "held")
+            return delivery if delivery["held_reason"] == "retry" else None
+
+        return str(eventually(tried, within=15, what="the delivery waits for its retry")["id"])
 
     def dead_letter(self) -> str:
         dying, _ = self.spare(self.failing, quick_retries(1))
@@ -149,8 +155,8 @@ class Cast:
         return subscription, event_id
 
     def replay(self, *, cancelled: bool) -> str:
-        """A job that would take ten seconds to set its one dead letter going."""
-        asked = {"filter": {"ids": [self.dead_letter()]}, "rate_per_second": 0.1}
+        """A job that sets one delivery going at once, and would wait ten seconds before the next."""
+        asked = {"filter": {"ids": [self.dead_letter(), self.dead_letter()]}, "rate_per_second": 0.1}
         job = self.acme.api.expect(202, "POST", "/v1/dead-letters/replay", json=asked).json()
         if cancelled:
             self.acme.api.expect(200, "POST", f"/v1/replays/{job['id']}/cancel", json={})

@@ -22,8 +22,10 @@ HANGS_SECONDS = 15.0
 LONGER = scaled(2.0, 1.3)
 
 FLOOD = scaled(3000, 50_000)
-# From the door to the endpoint, for 99 of 100. Behind the flood it would be as long as the flood takes.
-WAITS_SECONDS = scaled(3.0, 1.0)
+# From the door to the endpoint, for 99 of 100.
+WAITS_SECONDS = 1.0
+# On a machine that is busy, in parts of the time that the flood takes: behind it, the last would wait for half of it.
+WAITS_PART = scaled(1 / 3, 0.0)
 
 # What hundreds of attempts under way, and thousands of messages in hand, may take beside what it takes at rest.
 FLAT = 96 * MIB
@@ -105,7 +107,7 @@ def test_a_tenant_that_floods_does_not_keep_another_waiting(
         f"p99 {share(waits, 0.99) * 1000:.0f} ms, at most {max(waits) * 1000:.0f} ms; the door took p99 "
         f"{share(taken, 0.99) * 1000:.0f} ms; the worker grew by {memory.growth / MIB:.0f} MiB"
     )
-    assert share(waits, 0.99) < WAITS_SECONDS
+    assert share(waits, 0.99) < max(WAITS_SECONDS, arrived_in * WAITS_PART)
     assert memory.growth < FLAT
 
 

@@ -222,14 +222,14 @@ def test_a_second_signal_ends_a_worker_at_once_and_the_attempt_is_made_again(sta
     tenant.delivery(subscription, receipt.event_id, "delivered")
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_an_idle_service_stops_when_asked(stage: Stage, service: str) -> None:
+def test_idle_services_stop_when_asked(stage: Stage) -> None:
     world = stage.world
     with world.disturbed():
-        so_far = world.log(service).stat().st_size
-        pid = world.signal(service, signal.SIGTERM)
-        eventually(lambda: not is_running(pid), within=10, what=f"{service} has stopped")
-        assert world.messages(service, so_far)[-1] == "stopped"
+        so_far = {service: world.log(service).stat().st_size for service in SERVICES}
+        pids = {service: world.signal(service, signal.SIGTERM) for service in SERVICES}
+        for service, pid in pids.items():
+            eventually(lambda pid=pid: not is_running(pid), within=10, what=f"{service} has stopped")  # type: ignore[misc]
+            assert world.messages(service, so_far[service])[-1] == "stopped"
 
 
 def test_a_message_that_no_service_can_read_becomes_a_dead_letter(stage: Stage) -> None:

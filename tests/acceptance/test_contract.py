@@ -5,7 +5,7 @@ along its links, with thousands of bodies and parameters that nobody would think
 of ours, and none may be one that the contract does not have; what a schema allows is taken, but for the rules
 in `contract_rules.py`, and what it forbids is refused.
 
-It happens in a world of its own: the operator's requests delete what they come across, whosever it is.
+It comes last: the operator's requests delete what they come across, whosever it is.
 """
 
 import os
@@ -20,9 +20,7 @@ from pathlib import Path
 import pytest
 
 from .client import Client
-from .conftest import OFFSET, STATE, running
 from .contract import Contract
-from .internet import Internet
 from .providers import Source, new_stripe_secret
 from .receiver import Receiver
 from .stage import Beacon, Stage, address_of, to_account, to_tenant, wait_for_door
@@ -45,14 +43,14 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def world(internet: Internet) -> Iterator[World]:
-    with running(World(STATE / "contract", internet, OFFSET + 100), **SETTINGS) as world:
-        yield world
+def unhurried(world: World) -> None:
+    """Nobody needs the world after that, so nothing is set back."""
+    world.up(**SETTINGS)
 
 
 @pytest.fixture
-def stage(world: World, contract: Contract, receiver: Receiver) -> Iterator[Stage]:
-    """Is not cleared: what is left of it by then goes with its world."""
+def stage(world: World, unhurried: None, contract: Contract, receiver: Receiver) -> Iterator[Stage]:
+    """Is not cleared: what is left of it by then goes with the world."""
     environment = world.environment
     operator = Client(environment["POSTHORN_API_URL"], contract, environment["POSTHORN_OPERATOR_TOKEN"])
     gateway = Client(environment["POSTHORN_GATEWAY_URL"], contract)

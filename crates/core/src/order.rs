@@ -17,7 +17,9 @@ pub struct Head {
     pub state: Option<State>,
     /// Of a held one: when it goes on.
     pub due_at: Option<Timestamp>,
-    /// Since when it stands there.
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was first released.
     pub since: Timestamp,
 }
 
@@ -38,8 +40,10 @@ pub fn turn(head: Option<&Head>, max_block: Duration, patience: Duration, now: T
     let aside_at = later(head.since, max_block);
     match (head.state, head.due_at) {
         (Some(State::Queued), _) => Turn::Wait(later(now, patience)),
-        (Some(State::Held), _) if aside_at <= now => Turn::Next,
-        (Some(State::Held), Some(due_at)) if due_at > now => Turn::Wait(due_at.min(aside_at)),
+        // One that was put back and never tried has not failed.
+        (Some(State::Held), _) if head.attempts > 0 && aside_at <= now => Turn::Next,
+        (Some(State::Held), Some(due_at)) if due_at > now && head.attempts > 0 => Turn::Wait(due_at.min(aside_at)),
+        (Some(State::Held), Some(due_at)) if due_at > now => Turn::Wait(due_at),
         (Some(State::Held), _) => Turn::Head,
         (Some(State::Delivered | State::Dead | State::Cancelled) | None, _) => Turn::Next,
     }
@@ -57,7 +61,7 @@ mod tests {
     }
 
     fn turn_of(state: State, due: i64, now: i64) -> Turn {
-        let head = Head { state: Some(state), due_at: Some(at(due)), since: at(0) };
+        let head = Head { state: Some(state), due_at: Some(at(due)), attempts: 1, since: at(0) };
         turn(Some(&head), BLOCK, PATIENCE, at(now))
     }
 
@@ -76,5 +80,8 @@ mod tests {
         assert_eq!(turn_of(State::Held, 60, 60), Turn::Head);
         assert_eq!(turn_of(State::Held, 900, 61), Turn::Wait(at(600)));
         assert_eq!(turn_of(State::Held, 900, 600), Turn::Next);
+        let untried = Head { state: Some(State::Held), due_at: Some(at(900)), attempts: 0, since: at(0) };
+        assert_eq!(turn(Some(&untried), BLOCK, PATIENCE, at(800)), Turn::Wait(at(900)), "it has not failed");
+        assert_eq!(turn(Some(&untried), BLOCK, PATIENCE, at(900)), Turn::Head);
     }
 }

@@ -40,7 +40,9 @@ pub async fn set_going(
     let sql = format!(
         "WITH d AS (
              UPDATE deliveries
-             SET state = 'held', held_reason = CASE WHEN state = 'held' THEN held_reason ELSE 'replay' END, due_at = $1,
+             SET state = 'held', held_reason = CASE WHEN state = 'held' THEN held_reason ELSE 'replay' END,
+                 -- What is due already keeps its place.
+                 due_at = CASE WHEN state = 'held' THEN least(due_at, $1) ELSE $1 END,
                  -- What had ended begins anew; what waits only stops waiting.
                  dead_reason = NULL, generation = generation + (state <> 'held')::int,
                  attempt = CASE WHEN state = 'held' THEN attempt ELSE 0 END, trigger = $4, updated_at = $1
@@ -60,11 +62,19 @@ pub async fn set_going(
 pub async fn cancel(db: &impl GenericClient, tenant: Option<TenantId>, id: DeliveryId, now: Timestamp) -> Result<bool> {
     let statement = db
         .prepare_cached(
-            "UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $3
-             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND state = 'held'",
+            "WITH d AS (
+                 UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $3
+                 WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND state = 'held' RETURNING id, subscription_id
+             ),
+             -- The next one's turn, where they are ordered.
+             r AS (
+                 UPDATE subscription_runtime r SET next_due_at = least(next_due_at, $3) FROM d
+                 WHERE r.subscription_id = d.subscription_id AND r.head = d.id
+             )
+             SELECT FROM d",
         )
         .await?;
-    Ok(db.execute(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid()), &now]).await? > 0)
+    Ok(db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid()), &now]).await?.is_some())
 }
 
 /// Sets events going to subscriptions: whether or not they went there before where `again`, otherwise only those

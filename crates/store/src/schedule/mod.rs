@@ -128,11 +128,10 @@ p AS (
     ) due
 )
 UPDATE deliveries d
-SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4,
-    trigger = CASE WHEN p.probe THEN 'probe' WHEN d.trigger <> 'probe' THEN d.trigger
-                   WHEN d.attempt = 0 THEN 'dispatch' ELSE 'retry' END
+SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4
 FROM p WHERE d.id = p.id AND d.state = 'held'
-RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at, d.trigger";
+RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at,
+          CASE WHEN p.probe THEN 'probe' ELSE d.trigger END AS trigger";
 
 const SETTLE: &str = "
 UPDATE subscription_runtime r

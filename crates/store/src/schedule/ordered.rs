@@ -24,14 +24,19 @@ pub async fn heads(db: &Transaction<'_>, due: &[Due]) -> Result<HashMap<Subscrip
     let ids: Vec<Uuid> = heads.keys().copied().collect();
     let (first, last) = crate::deliveries::bounds(&ids);
     let statement = db
-        .prepare_cached("SELECT id, state, due_at FROM deliveries WHERE id = ANY ($1) AND id >= $2 AND id <= $3")
+        .prepare_cached(
+            "SELECT id, state, due_at, attempt FROM deliveries WHERE id = ANY ($1) AND id >= $2 AND id <= $3",
+        )
         .await?;
-    let mut found: HashMap<SubscriptionId, Head> =
-        heads.values().map(|(id, since)| (*id, Head { state: None, due_at: None, since: *since })).collect();
+    let mut found: HashMap<SubscriptionId, Head> = heads
+        .values()
+        .map(|(id, since)| (*id, Head { state: None, due_at: None, attempts: 0, since: *since }))
+        .collect();
     for row in db.query(&statement, &[&ids, &first, &last]).await? {
         if let Some((id, since)) = heads.get(&row.get::<_, Uuid>("id")) {
             let state = readable("deliveries.state", State::parse(row.get("state")))?;
-            found.insert(*id, Head { state: Some(state), due_at: row.get("due_at"), since: *since });
+            let attempts = u32::try_from(row.get::<_, i32>("attempt")).unwrap_or_default();
+            found.insert(*id, Head { state: Some(state), due_at: row.get("due_at"), attempts, since: *since });
         }
     }
     Ok(found)
@@ -53,51 +58,57 @@ pub struct Ordered {
 
 const RELEASE: &str = "
 WITH pick AS (
-    SELECT id FROM (SELECT id FROM deliveries WHERE subscription_id = $1 AND state = 'held' AND attempt = 0 AND due_at <= $2
-                    ORDER BY due_at, id LIMIT 1) next WHERE $3
-    UNION
-    -- Those that stepped aside go on by themselves.
-    SELECT id FROM deliveries
-    WHERE subscription_id = $1 AND state = 'held' AND due_at <= $2 AND (id = $4 OR (attempt > 0 AND NOT $6))
-    LIMIT 100
+    -- The head again; the next one; or one that stepped aside and goes on by itself.
+    (SELECT id, 0 AS rank FROM deliveries WHERE id = $4 AND subscription_id = $1 AND state = 'held' AND due_at <= $2)
+    UNION ALL
+    (SELECT id, 1 FROM deliveries WHERE $3 AND subscription_id = $1 AND state = 'held' AND attempt = 0 AND due_at <= $2
+     ORDER BY due_at, id LIMIT 1)
+    UNION ALL
+    (SELECT id, 2 FROM deliveries WHERE subscription_id = $1 AND state = 'held' AND attempt > 0 AND due_at <= $2
+     ORDER BY due_at, id LIMIT 1)
+    ORDER BY rank LIMIT 1
+),
+-- Whoever changes the delivery meanwhile waits for its subscription, which is locked here.
+free AS (
+    SELECT d.id FROM deliveries d JOIN pick ON pick.id = d.id WHERE d.state = 'held' FOR UPDATE OF d SKIP LOCKED
 )
-UPDATE deliveries d
-SET state = 'queued', held_reason = NULL, due_at = $5, updated_at = $2,
-    trigger = CASE WHEN $6 THEN 'probe' WHEN d.trigger <> 'probe' THEN d.trigger
-                   WHEN d.attempt = 0 THEN 'dispatch' ELSE 'retry' END
-FROM pick WHERE d.id = pick.id AND d.state = 'held'
-RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at, d.trigger";
+UPDATE deliveries d SET state = 'queued', held_reason = NULL, due_at = $5, updated_at = $2
+FROM free WHERE d.id = free.id
+RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at,
+          CASE WHEN $6 THEN 'probe' ELSE d.trigger END AS trigger";
 
 const SETTLE: &str = "
 UPDATE subscription_runtime r
-SET head_since = CASE WHEN head IS DISTINCT FROM $2 THEN $3 ELSE head_since END, head = $2, tokens = $4, tokens_at = $5,
+SET head = $2, head_since = CASE WHEN $8 THEN $3 ELSE head_since END, tokens = $4, tokens_at = $5,
     breaker = CASE WHEN $6::timestamptz IS NULL THEN breaker ELSE 'half_open' END,
     breaker_until = coalesce($6, breaker_until),
     next_due_at = CASE
-        WHEN $7::timestamptz IS NULL THEN
+        WHEN $2::uuid IS NULL OR $7::timestamptz IS NULL THEN
             (SELECT min(due_at) FROM deliveries d WHERE d.subscription_id = r.subscription_id AND state = 'held')
         ELSE least($7, (SELECT min(due_at) FROM deliveries d
-                        WHERE d.subscription_id = r.subscription_id AND state = 'held' AND attempt > 0 AND due_at > $3)) END
+                        WHERE d.subscription_id = r.subscription_id AND state = 'held' AND attempt > 0)) END
 WHERE subscription_id = $1";
 
-/// Releases the delivery whose turn it is, and notes it as the head. To be published after the commit.
-pub async fn release(db: &Transaction<'_>, ordered: &Ordered, now: Timestamp) -> Result<Vec<Release>> {
+/// Releases one delivery: the one whose turn it is, which is then the head, or one that stepped aside. To be
+/// published after the commit.
+pub async fn release(db: &Transaction<'_>, ordered: &Ordered, now: Timestamp) -> Result<Option<Release>> {
     let is_next = ordered.turn == Turn::Next;
     let again = ordered.head.filter(|_| ordered.turn == Turn::Head).map(|id| *id.as_uuid());
     let id = ordered.subscription_id;
     let statement = db.prepare_cached(RELEASE).await?;
-    let rows =
-        db.query(&statement, &[id.as_uuid(), &now, &is_next, &again, &ordered.lease_until, &ordered.probe]).await?;
-    let released = rows.iter().map(release_of).collect::<Result<Vec<_>>>()?;
+    let row =
+        db.query_opt(&statement, &[id.as_uuid(), &now, &is_next, &again, &ordered.lease_until, &ordered.probe]).await?;
+    let released = row.as_ref().map(release_of).transpose()?;
 
-    let first = released.iter().find(|release| release.attempt == 1).map(|release| release.id);
+    // What goes for the first time stands at the head from now on; what stepped aside does not.
+    let first = released.as_ref().filter(|release| release.attempt == 1).map(|release| release.id);
     let head = if is_next { first } else { ordered.head };
     let wait = match ordered.turn {
         Turn::Wait(until) => Some(until),
-        Turn::Next | Turn::Head => (!released.is_empty()).then_some(ordered.lease_until),
+        Turn::Next | Turn::Head => released.as_ref().map(|_| ordered.lease_until),
     };
-    let probing = (ordered.probe && !released.is_empty()).then_some(ordered.lease_until);
-    let unused = if released.is_empty() { 1.0 } else { 0.0 };
+    let probing = released.as_ref().filter(|_| ordered.probe).map(|_| ordered.lease_until);
+    let unused = if released.is_some() { 0.0 } else { 1.0 };
     let statement = db.prepare_cached(SETTLE).await?;
     db.execute(
         &statement,
@@ -109,6 +120,7 @@ pub async fn release(db: &Transaction<'_>, ordered: &Ordered, now: Timestamp) ->
             &ordered.bucket.at,
             &probing,
             &wait,
+            &first.is_some(),
         ],
     )
     .await?;

@@ -38,9 +38,11 @@ pub fn may_begin(usage: &Usage, is_late: bool, limits: &Limits) -> bool {
     usage.in_use < limits.slots && usage.of_tenant < most && (!is_late || usage.late < part(limits.late_share))
 }
 
-/// Whether an attempt belongs to what is late: one after the third, or brought about by a job.
-pub fn is_late(attempt: u32, trigger: Trigger) -> bool {
-    attempt > 3 || matches!(trigger, Trigger::Replay | Trigger::Recover)
+/// Whether an attempt belongs to what is late: one after the third, or of a delivery that was set going again. What
+/// a person tries by hand is not.
+pub fn is_late(generation: u32, attempt: u32, trigger: Trigger) -> bool {
+    let again = generation > 1 || matches!(trigger, Trigger::Replay | Trigger::Recover);
+    attempt > 3 || (again && trigger != Trigger::Manual)
 }
 
 #[cfg(test)]
@@ -68,8 +70,8 @@ mod tests {
         assert!(may_begin(&usage(49, 10, 49, false), true, &LIMITS));
         assert!(!may_begin(&usage(50, 10, 50, false), true, &LIMITS));
         assert!(may_begin(&usage(50, 10, 50, false), false, &LIMITS), "and what is fresh goes");
-        assert!(is_late(4, Trigger::Retry) && is_late(1, Trigger::Replay));
-        assert!(!is_late(3, Trigger::Retry) && !is_late(1, Trigger::Manual));
+        assert!(is_late(1, 4, Trigger::Retry) && is_late(1, 1, Trigger::Recover) && is_late(2, 2, Trigger::Retry));
+        assert!(!is_late(1, 3, Trigger::Retry) && !is_late(2, 1, Trigger::Manual));
     }
 
     #[test]

@@ -32,19 +32,23 @@ const COLUMNS: &str = "id, reason, delivery_id, subscription_id, event_id, tenan
 const OF_DELIVERY: &str = "
 WITH d AS (
     -- A message that went round too often leaves its row behind as it was: that row ends here.
-    UPDATE deliveries SET state = 'dead', dead_reason = $6, held_reason = NULL, due_at = NULL, updated_at = $5
+    UPDATE deliveries SET state = 'dead', dead_reason = $6, held_reason = NULL, due_at = NULL, updated_at = $5, told_generation = $3
     WHERE id = $2 AND generation = $3 AND attempt = $4 - 1 AND state = 'queued' AND $6 <> ''
       -- Only while the message's lease stands: an old double says nothing of a live delivery.
       AND due_at = $10
     RETURNING id, event_id, subscription_id, tenant_id, dead_reason, event_type
 ),
+t AS (
+    UPDATE deliveries SET told_generation = $3 WHERE id = $2 AND generation = $3 AND state = 'dead'
+    RETURNING id, event_id, subscription_id, tenant_id, dead_reason, event_type
+),
 dead AS (
     SELECT id, event_id, subscription_id, tenant_id, dead_reason, event_type FROM d UNION ALL
-    SELECT id, event_id, subscription_id, tenant_id, dead_reason, event_type FROM deliveries
-    WHERE id = $2 AND generation = $3 AND state = 'dead'
+    SELECT id, event_id, subscription_id, tenant_id, dead_reason, event_type FROM t
 ),
 c AS (
-    UPDATE subscription_runtime r SET failed = failed + 1 FROM d WHERE r.subscription_id = d.subscription_id
+    UPDATE subscription_runtime r
+    SET failed = failed + 1, next_due_at = CASE WHEN r.head = d.id THEN least(r.next_due_at, $5) ELSE r.next_due_at END FROM d WHERE r.subscription_id = d.subscription_id
 ),
 s AS (
     INSERT INTO delivery_stats AS s (tenant_id, subscription_id, hour, event_type, shard, failed)
@@ -151,7 +155,7 @@ pub async fn untold(
         .prepare_cached(
             "SELECT id, generation, attempt, tenant_id FROM deliveries d
              WHERE state = 'dead' AND id >= $1 AND updated_at < $2
-               AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.delivery_id = d.id AND l.generation = d.generation)
+               AND told_generation IS DISTINCT FROM generation
              LIMIT $3",
         )
         .await?;
@@ -273,10 +277,10 @@ pub async fn groups(db: &impl GenericClient, narrowed: &Narrowed<'_>, limit: i64
 
 /// How many there are, and the newest of them.
 pub async fn count(db: &impl GenericClient, narrowed: &Narrowed<'_>) -> Result<(i64, Option<DeadLetterId>)> {
-    // There is no max() of UUIDs.
+    let conditions = narrowed.conditions();
     let sql = format!(
-        "SELECT count(*), (array_agg(id ORDER BY id DESC))[1] FROM dead_letters WHERE {}",
-        narrowed.conditions()
+        "SELECT count(*), (SELECT id FROM dead_letters WHERE {conditions} ORDER BY id DESC LIMIT 1)
+         FROM dead_letters WHERE {conditions}"
     );
     let statement = page::prepare(db, &sql).await?;
     let row = db.query_one(&statement, &narrowed.parameters().and(&[])).await?;

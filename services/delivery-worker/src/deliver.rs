@@ -79,7 +79,7 @@ impl Worker {
             return self.report(&order, Word::Cancelled).await;
         };
         if subscriber.state != State::Active {
-            return self.report(&order, Word::PutBack(HeldReason::Paused, Timestamp::now())).await;
+            return self.report(&order, Word::PutBack(HeldReason::Paused, order.event_id.time())).await;
         }
         if !subscriber.flows && order.trigger != Trigger::Probe {
             // In its place among what waits: the oldest goes first when the endpoint is well again.
@@ -87,7 +87,7 @@ impl Worker {
         }
         if !subscriber.can_sign(Timestamp::now()) {
             // Fail closed: nothing goes out unsigned. Which secret does not open is told where it is read.
-            error!("nothing can be sent: the subscription has no secret that opens");
+            error!("nothing can be sent: the subscription has no secret, or a client certificate, that opens");
             return self
                 .report(&order, Word::PutBack(HeldReason::Slow, later(Timestamp::now(), NO_SECRET_PAUSE)))
                 .await;
@@ -101,7 +101,7 @@ impl Worker {
                 return self.report(&order, Word::PutBack(HeldReason::Slow, until)).await;
             }
         };
-        let late = is_late(order.attempt, order.trigger);
+        let late = is_late(order.generation, order.attempt, order.trigger);
         let Some(_slot) = self.slots.enter(order.tenant_id, late, patience).await else {
             metrics::counter!("posthorn_put_back_total").increment(1);
             let until = later(Timestamp::now(), NO_SLOT_PAUSE);
@@ -231,6 +231,11 @@ impl Worker {
 
     /// Records first, settles then: a crash in between repeats work and loses none.
     async fn report(&self, order: &Order, word: Word) -> Result<Disposition, Disposition> {
+        // What was claimed is ours, and its lease another one by now.
+        let lease_until = match &word {
+            Word::PutBack(..) | Word::Cancelled => Some(order.lease_until),
+            Word::Attempted(_) | Word::Expired => None,
+        };
         let died = match &word {
             Word::Attempted(made) => matches!(made.next, Next::Dead(_)),
             Word::Expired => true,
@@ -244,6 +249,7 @@ impl Worker {
             tenant_id: order.tenant_id,
             generation: order.generation,
             attempt: order.attempt,
+            lease_until,
             word,
         };
         let moved = self.recorder.record(report).await.ok_or(Disposition::Stall)?;

@@ -52,6 +52,8 @@ pub struct Report {
     pub tenant_id: TenantId,
     pub generation: u32,
     pub attempt: u32,
+    /// Of what was not attempted: the lease under which its message went. Under another one somebody else is at it.
+    pub lease_until: Option<Timestamp>,
     pub word: Word,
 }
 
@@ -69,8 +71,8 @@ impl Report {
 const RECORD: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[], $6::bool[], $7::text[], $8::text[],
-                         $9::timestamptz[], $10::text[], $11::text[])
-        AS t(id, subscription_id, tenant_id, generation, attempt, made, state, held_reason, due_at, dead_reason, trigger)
+                         $9::timestamptz[], $10::text[], $11::text[], $32::timestamptz[])
+        AS t(id, subscription_id, tenant_id, generation, attempt, made, state, held_reason, due_at, dead_reason, trigger, lease)
 ),
 d AS (
     UPDATE deliveries d
@@ -83,6 +85,7 @@ d AS (
       AND d.generation = r.generation AND d.attempt = r.attempt - 1
       -- An attempt that was made counts even if another message of it was put back meanwhile.
       AND (d.state = 'queued' OR (r.made AND d.state = 'held'))
+      AND (r.made OR r.lease IS NULL OR d.due_at = r.lease)
     RETURNING d.id, d.subscription_id, d.tenant_id, d.event_type, d.state, d.due_at, r.made
 ),
 a AS (
@@ -182,6 +185,7 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
     let held: Vec<Option<&str>> = moves.iter().map(|m| m.held.map(HeldReason::as_str)).collect();
     let due: Vec<Option<Timestamp>> = moves.iter().map(|m| m.due_at).collect();
     let dead: Vec<Option<&str>> = moves.iter().map(|m| m.dead.map(DeadReason::as_str)).collect();
+    let leases: Vec<Option<Timestamp>> = reports.iter().map(|r| r.lease_until).collect();
     let triggers: Vec<Option<&str>> = moves.iter().map(|m| m.trigger.map(Trigger::as_str)).collect();
     let attempts = Attempts::of(reports);
     let (first, last) = bounds(&ids);
@@ -221,6 +225,7 @@ pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp)
                 &attempts.request_headers,
                 &crate::stats_shard(),
                 &crate::EVERY,
+                &leases,
             ],
         )
         .await?;

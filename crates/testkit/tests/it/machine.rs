@@ -156,6 +156,7 @@ impl World {
                     let report = Report {
                         generation: message.generation,
                         attempt: message.attempt,
+                        lease_until: Some(message.lease_until),
                         word,
                         ..report(&self.new, message.attempt, Next::Delivered)
                     };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
 use posthorn_core::event_type::EventType;
-use posthorn_core::id::{DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
+use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
 use posthorn_core::pace::Bucket;
 use posthorn_core::routing::Route;
 use posthorn_core::time::{later, whole_micros};
@@ -16,7 +16,7 @@ use posthorn_store::events::{self, Accepted, NewEvent};
 use posthorn_store::schedule::{self, Allowance};
 use posthorn_store::subscriptions::Subscription;
 use posthorn_store::tenants::Tenant;
-use posthorn_store::{Client, subscriptions, tenants};
+use posthorn_store::{Client, dead_letters, subscriptions, tenants};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
@@ -184,6 +184,7 @@ pub fn report(delivery: &NewDelivery, attempt: u32, next: Next) -> Report {
         tenant_id: delivery.tenant_id,
         generation: 1,
         attempt,
+        lease_until: None,
         word: Word::Attempted(Box::new(Made {
             trigger: Trigger::Dispatch,
             started_at: now(),
@@ -356,6 +357,42 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
     }
 
     assert!(looked_at.contains(&other), "it had its turn");
+}
+
+#[tokio::test]
+async fn a_put_back_moves_no_delivery_that_somebody_has_claimed() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let lease = whole_micros(later(now(), secs(60)));
+    let new = delivery(tenant, subscription, None, lease);
+    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    assert_eq!(deliveries::claim(&client, &[claim(&new, lease)]).await.unwrap().len(), 1);
+
+    // The message came back although whoever had it lives and attempts.
+    let word = Word::PutBack(HeldReason::Slow, now());
+    let put_back = Report { lease_until: Some(lease), word, ..report(&new, 1, Next::Delivered) };
+    assert!(deliveries::record(&client, &[put_back], now()).await.unwrap().moved.is_empty());
+    assert_eq!(deliveries::record(&client, &[report(&new, 1, Next::Delivered)], now()).await.unwrap().moved.len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_was_deleted_does_not_come_back() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let new = delivery(tenant, subscription, None, whole_micros(later(now(), secs(60))));
+    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::record(&client, &[report(&new, 1, Next::Dead(DeadReason::Exhausted))], now()).await.unwrap();
+    let (since, later_on) = (Timestamp::UNIX_EPOCH, later(now(), secs(600)));
+    let untold = dead_letters::untold(&client, since, later_on, 10).await.unwrap();
+    assert_eq!(untold.len(), 1);
+    let id = DeadLetterId::new(now(), [7; 10]);
+    assert!(dead_letters::of_delivery(&client, id, &untold[0].1, now()).await.unwrap().is_some());
+
+    assert!(dead_letters::delete(&client, Some(tenant), id).await.unwrap());
+
+    assert!(dead_letters::untold(&client, since, later_on, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

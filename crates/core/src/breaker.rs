@@ -45,14 +45,6 @@ impl Recent {
         self.failures.trailing_ones()
     }
 
-    pub fn has_success(self) -> bool {
-        self.failures.count_ones() < self.count
-    }
-
-    pub fn last_failed(self) -> bool {
-        self.failures & 1 == 1
-    }
-
     /// Of as many as are remembered, half or more.
     fn half_failed(self) -> bool {
         self.count == Self::LENGTH && self.failures.count_ones() * 2 >= Self::LENGTH

@@ -48,7 +48,8 @@ impl Crowd {
         let new_before = self.before.keys().filter(|id| !self.now.contains_key(id)).count();
         let tenants = u64::try_from(self.now.len() + new_before).unwrap_or(u64::MAX);
         let more_than_its_part = of(tenant).saturating_mul(tenants) > total;
-        more_than_its_part || (tenants <= 1 && ahead >= limit.saturating_mul(ALONE))
+        let is_alone = total > 0 && of(tenant) == total;
+        more_than_its_part || (is_alone && ahead >= limit.saturating_mul(ALONE))
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Failing {
     pub last_attempt: Timestamp,
     /// The last warning given, in percent; 0 for none.
     pub warned_percent: u8,
+    pub warned_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +29,8 @@ pub enum Consequence {
 }
 
 impl Failing {
-    /// What follows, for a subscription that is disabled after failing for `limit`. None is disabled before it
-    /// was warned for the last time.
+    /// What follows, for a subscription that is disabled after failing for `limit`. None is disabled before it was
+    /// warned for the last time and a tenth of that time has passed, in which it was tried again.
     pub fn consequence(&self, limit: Duration) -> Option<Consequence> {
         let failed_for = since(self.since, self.last_attempt);
         let reached = |percent: &u8| failed_for >= limit.mul_f64(f64::from(*percent) / 100.0);
@@ -37,7 +38,8 @@ impl Failing {
         if warning > self.warned_percent {
             return Some(Consequence::Warn(warning));
         }
-        (failed_for >= limit).then_some(Consequence::Disable)
+        let warned_for = self.warned_at.map_or(Duration::ZERO, |warned_at| since(warned_at, self.last_attempt));
+        (failed_for >= limit && warned_for >= limit / 10).then_some(Consequence::Disable)
     }
 
     /// When it is disabled if it goes on failing.
@@ -52,10 +54,17 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1000);
 
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_second(1_782_864_000 + secs).unwrap()
+    }
+
     fn after(secs: i64, warned_percent: u8) -> Option<Consequence> {
-        let since = Timestamp::from_second(1_782_864_000).unwrap();
-        let last_attempt = Timestamp::from_second(1_782_864_000 + secs).unwrap();
-        Failing { since, last_attempt, warned_percent }.consequence(LIMIT)
+        warned(secs, warned_percent, 900)
+    }
+
+    fn warned(secs: i64, warned_percent: u8, warned_at: i64) -> Option<Consequence> {
+        let warned_at = Some(at(warned_at)).filter(|_| warned_percent > 0);
+        Failing { since: at(0), last_attempt: at(secs), warned_percent, warned_at }.consequence(LIMIT)
     }
 
     #[test]
@@ -74,5 +83,7 @@ mod tests {
         assert_eq!(after(5000, 0), Some(Consequence::Warn(90)));
         assert_eq!(after(5000, 50), Some(Consequence::Warn(90)));
         assert_eq!(after(5000, 90), Some(Consequence::Disable));
+        assert_eq!(warned(5000, 90, 5000), None, "it was not tried since");
+        assert_eq!(warned(5100, 90, 5000), Some(Consequence::Disable));
     }
 }

@@ -1,6 +1,5 @@
 //! Jobs that set dead or missing deliveries going again: what they are asked for.
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::delivery::DeadReason;
@@ -96,12 +95,6 @@ impl State {
     /// Whether anything is still to be done.
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Counting | Self::Running)
-    }
-}
-
-impl DeadLetterFilter {
-    pub fn span(&self) -> (Option<Timestamp>, Option<Timestamp>) {
-        (self.from.map(|from| from.0), self.to.map(|to| to.0))
     }
 }
 

@@ -89,16 +89,16 @@ pub async fn probe_now(db: &impl GenericClient, id: SubscriptionId, now: Timesta
 }
 
 /// Forgets what came of attempts before somebody made a subscription active again.
-pub async fn begin_anew(db: &impl GenericClient, id: SubscriptionId) -> Result<()> {
+pub async fn begin_anew(db: &impl GenericClient, id: SubscriptionId, now: Timestamp) -> Result<()> {
     let statement = db
         .prepare_cached(
             "UPDATE subscription_runtime
              SET recent_failures = 0, recent_count = 0, breaker = 'closed', breaker_until = NULL, cooldowns = 0,
-                 failing_since = NULL, warned_percent = 0
+                 breaker_closed_at = $2, failing_since = NULL, warned_percent = 0
              WHERE subscription_id = $1",
         )
         .await?;
-    db.execute(&statement, &[id.as_uuid()]).await?;
+    db.execute(&statement, &[id.as_uuid(), &now]).await?;
     Ok(())
 }
 
@@ -121,18 +121,21 @@ pub struct Ailing {
     pub failing: Failing,
 }
 
-/// Active subscriptions that have failed for `time` or longer, longest first.
-pub async fn failing_for(db: &impl GenericClient, time: Duration, limit: i64) -> Result<Vec<Ailing>> {
+/// Active subscriptions that have failed for the next of `percents`, or all, of `time`, longest first.
+pub async fn failing_for(db: &impl GenericClient, time: Duration, percents: &[u8], limit: i64) -> Result<Vec<Ailing>> {
     let statement = db
         .prepare_cached(
-            "SELECT r.subscription_id, r.tenant_id, r.failing_since, r.last_triggered_at, r.warned_percent
+            "SELECT r.subscription_id, r.tenant_id, r.failing_since, r.last_triggered_at, r.warned_percent, r.warned_at
              FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
-             WHERE r.failing_since IS NOT NULL AND r.last_triggered_at - r.failing_since >= make_interval(secs => $1)
+             WHERE r.failing_since IS NOT NULL
+               AND r.last_triggered_at - r.failing_since >= make_interval(secs => $1::float8 / 100 * coalesce(
+                       (SELECT min(percent) FROM unnest($3::int[]) AS percent WHERE percent > r.warned_percent), 100))
                AND s.state = 'active' AND s.deleted_at IS NULL
              ORDER BY r.failing_since LIMIT $2",
         )
         .await?;
-    let rows = db.query(&statement, &[&time.as_secs_f64(), &limit]).await?;
+    let percents: Vec<i32> = percents.iter().map(|percent| i32::from(*percent)).collect();
+    let rows = db.query(&statement, &[&time.as_secs_f64(), &limit, &percents]).await?;
     let ailing = |row: &Row| {
         Some(Ailing {
             subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
@@ -149,6 +152,7 @@ pub(crate) fn failing(row: &Row) -> Option<Failing> {
         since,
         last_attempt: row.get::<_, Option<Timestamp>>("last_triggered_at").unwrap_or(since),
         warned_percent: u8::try_from(row.get::<_, i16>("warned_percent")).unwrap_or_default(),
+        warned_at: row.get("warned_at"),
     })
 }
 
@@ -162,13 +166,13 @@ pub async fn warn(
 ) -> Result<bool> {
     let statement = db
         .prepare_cached(
-            "UPDATE subscription_runtime SET warned_percent = $3
+            "UPDATE subscription_runtime SET warned_percent = $3, warned_at = $4
              WHERE subscription_id = $1 AND failing_since = $2 AND warned_percent < $3",
         )
         .await?;
     let id = ailing.subscription_id;
     let since = ailing.failing.since;
-    if db.execute(&statement, &[id.as_uuid(), &since, &i16::from(percent)]).await? == 0 {
+    if db.execute(&statement, &[id.as_uuid(), &since, &i16::from(percent), &now]).await? == 0 {
         return Ok(false);
     }
     let notice = Notice::SubscriptionWarning {
@@ -181,16 +185,50 @@ pub async fn warn(
     Ok(true)
 }
 
-/// Disables a subscription and tells its tenant, in one transaction. False if it is not active.
-pub async fn disable(db: &Transaction<'_>, id: SubscriptionId, reason: &'static str, now: Timestamp) -> Result<bool> {
+/// Disables a subscription and tells its tenant, in one transaction. False if it is not active, or no longer fails
+/// since `failing_since`.
+pub async fn disable(
+    db: &Transaction<'_>,
+    id: SubscriptionId,
+    reason: &'static str,
+    failing_since: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<bool> {
+    let Some(tenant) = mark_disabled(db, id, reason, failing_since, now).await? else { return Ok(false) };
+    tell_disabled(db, tenant, id, reason, now).await?;
+    Ok(true)
+}
+
+/// The first half of [`disable`]. Whoever changes a subscription locks it first, and then what it counts: between the
+/// two, attempts may be recorded.
+pub async fn mark_disabled(
+    db: &Transaction<'_>,
+    id: SubscriptionId,
+    reason: &'static str,
+    failing_since: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Option<TenantId>> {
     let statement = db
         .prepare_cached(
-            "UPDATE subscriptions SET state = 'disabled', disabled_reason = $2, updated_at = $3
-             WHERE id = $1 AND state = 'active' AND deleted_at IS NULL RETURNING tenant_id",
+            "UPDATE subscriptions s SET state = 'disabled', disabled_reason = $2, updated_at = $3
+             WHERE id = $1 AND state = 'active' AND deleted_at IS NULL
+               AND ($4::timestamptz IS NULL OR EXISTS (
+                   SELECT FROM subscription_runtime r WHERE r.subscription_id = s.id AND r.failing_since = $4))
+             RETURNING tenant_id",
         )
         .await?;
-    let Some(row) = db.query_opt(&statement, &[id.as_uuid(), &reason, &now]).await? else { return Ok(false) };
-    let tenant_id = TenantId::from_uuid(row.get::<_, Uuid>(0));
+    let row = db.query_opt(&statement, &[id.as_uuid(), &reason, &now, &failing_since]).await?;
+    Ok(row.map(|row| TenantId::from_uuid(row.get::<_, Uuid>(0))))
+}
+
+/// The second half of [`disable`].
+pub async fn tell_disabled(
+    db: &Transaction<'_>,
+    tenant_id: TenantId,
+    id: SubscriptionId,
+    reason: &'static str,
+    now: Timestamp,
+) -> Result<()> {
     let statement = db
         .prepare_cached(
             "UPDATE subscription_runtime SET recover_since = coalesce(recover_since, failing_since, $2)
@@ -211,6 +249,5 @@ pub async fn disable(db: &Transaction<'_>, id: SubscriptionId, reason: &'static 
     };
     audit_log::insert(db, &entry).await?;
     let notice = Notice::SubscriptionDisabled { subscription_id: id, reason, recover_since: Rfc3339(recover_since) };
-    notices::tell(db, &[(tenant_id, notice)], now).await?;
-    Ok(true)
+    notices::tell(db, &[(tenant_id, notice)], now).await
 }

@@ -116,13 +116,14 @@ pub async fn update(db: &impl GenericClient, replay: &Replay) -> Result<()> {
 }
 
 /// The job that waits longest to be gone on with, locked. Nobody else is at it.
-pub async fn due(db: &Transaction<'_>, now: Timestamp) -> Result<Option<Replay>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM replays WHERE state IN ('counting', 'running') AND due_at <= $1
-         ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED"
-    );
-    let statement = db.prepare_cached(&sql).await?;
-    db.query_opt(&statement, &[&now]).await?.as_ref().map(replay).transpose()
+pub async fn due(db: &Transaction<'_>, now: Timestamp) -> Result<Option<ReplayId>> {
+    let statement = db
+        .prepare_cached(
+            "SELECT id FROM replays WHERE state IN ('counting', 'running') AND due_at <= $1
+             ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+        )
+        .await?;
+    Ok(db.query_opt(&statement, &[&now]).await?.map(|row| ReplayId::from_uuid(row.get(0))))
 }
 
 /// Has nobody go on with a job before `until`.

@@ -32,6 +32,8 @@ pub struct Entry {
     pub secrets: Vec<(SecretString, Option<Timestamp>)>,
     /// Its breaker is closed: deliveries may go.
     pub flows: bool,
+    /// All that was sealed of it opens.
+    pub opens: bool,
 }
 
 impl Entry {
@@ -49,9 +51,9 @@ impl Entry {
         good.map(|(secret, _)| secret.clone()).collect()
     }
 
-    /// Whether there is anything to sign with.
+    /// Whether there is anything to sign with, and we can say who we are where that is asked.
     pub fn can_sign(&self, now: Timestamp) -> bool {
-        self.secrets.iter().any(|(_, until)| until.is_none_or(|until| until > now))
+        self.opens && self.secrets.iter().any(|(_, until)| until.is_none_or(|until| until > now))
     }
 }
 
@@ -193,6 +195,8 @@ fn entry(
     flows: bool,
     sealer: &Sealer,
 ) -> Option<Entry> {
+    let tls = tls(row.id, row.tls, sealer);
+    let opens = tls.is_ok();
     let subscription = Subscription {
         id: row.id,
         tenant_id: row.tenant_id,
@@ -208,21 +212,25 @@ fn entry(
         ordered_max_block: Duration::from_secs(u64::try_from(row.ordered_max_block_seconds).ok()?),
         rate_limit: row.rate_limit,
         headers: row.headers.into_iter().collect(),
-        tls: tls(row.id, row.tls, sealer),
+        tls: tls.unwrap_or_default(),
         payload_format: row.payload_format,
         signatures: row.signatures,
     };
-    Some(Entry { subscription, secrets, flows })
+    Some(Entry { subscription, secrets, flows, opens })
 }
 
-/// Without a key that does not open we come as nobody: an endpoint that asks who we are refuses that.
-fn tls(id: SubscriptionId, kept: subscriptions::Tls, sealer: &Sealer) -> Option<Arc<EndpointTls>> {
+/// `Err`: the key of its client certificate does not open.
+fn tls(id: SubscriptionId, kept: subscriptions::Tls, sealer: &Sealer) -> Result<Option<Arc<EndpointTls>>, Unopened> {
     if kept.ca_bundle.is_none() && kept.client_identity.is_none() {
-        return None;
+        return Ok(None);
     }
-    let identity = kept.client_identity.and_then(|sealed| {
-        let key = sealer.open_logged(id.as_uuid(), &sealed.key)?;
-        Some(Identity { certificate: sealed.certificate, key })
-    });
-    Some(Arc::new(EndpointTls::new(kept.ca_bundle, identity)))
+    let open = |sealed: subscriptions::SealedIdentity| {
+        let key = sealer.open_logged(id.as_uuid(), &sealed.key).ok_or(Unopened)?;
+        Ok(Identity { certificate: sealed.certificate, key })
+    };
+    let identity = kept.client_identity.map(open).transpose()?;
+    Ok(Some(Arc::new(EndpointTls::new(kept.ca_bundle, identity))))
 }
+
+/// Something sealed that none of our keys opens.
+struct Unopened;

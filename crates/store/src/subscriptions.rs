@@ -95,7 +95,7 @@ const COLUMNS: &str =
 
 const RUNTIME: &str =
     "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.failing_since,
-    r.warned_percent, r.recover_since";
+    r.warned_percent, r.warned_at, r.recover_since";
 
 pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
     let statement = db

@@ -1,6 +1,6 @@
 //! What was attempted goes into the record, in batches, with what follows from it for the subscriptions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -38,6 +38,9 @@ pub struct Recorder {
     records: Batcher<Recording, bool, Error>,
     stop: CancellationToken,
 }
+
+/// Why a subscription is disabled whose endpoint answered 410.
+const GONE: &str = "gone";
 
 /// Pause before a batch that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -113,20 +116,24 @@ impl Writer {
     async fn write(&self, reports: &[Report]) -> Result<HashSet<DeliveryId>> {
         let now = whole_micros(Timestamp::now());
         let recovered = self.recovered(reports);
-        let gone: HashSet<SubscriptionId> =
+        // Sorted: recorders that disable the same subscriptions must not deadlock.
+        let gone: BTreeSet<SubscriptionId> =
             reports.iter().filter(|r| r.disables()).map(|r| r.subscription_id).collect();
         let mut client = self.store.client().await?;
         let recorded = if recovered.is_empty() && gone.is_empty() {
             deliveries::record(&client, reports, now).await?
         } else {
             let transaction = client.transaction().await?;
-            // Before anything is recorded: whoever changes a subscription locks it first, and then what it counts.
+            let mut disabled = Vec::new();
             for id in gone {
-                if health::disable(&transaction, id, "gone", now).await? {
-                    info!(subscription.id = %id, "{id} is disabled: its endpoint answered 410");
-                }
+                let tenant = health::mark_disabled(&transaction, id, GONE, None, now).await?;
+                disabled.extend(tenant.map(|tenant| (tenant, id)));
             }
             let recorded = deliveries::record(&transaction, reports, now).await?;
+            for (tenant, id) in disabled {
+                health::tell_disabled(&transaction, tenant, id, GONE, now).await?;
+                info!(subscription.id = %id, "{id} is disabled: its endpoint answered 410");
+            }
             let moved: Vec<_> =
                 recovered.into_iter().filter(|(_, parcel)| recorded.is_moved(parcel.delivery_id)).collect();
             let ids: Vec<_> = moved.iter().map(|(_, parcel)| (parcel.delivery_id, parcel.generation)).collect();

@@ -18,6 +18,7 @@ struct Inner {
     in_use: u32,
     late: u32,
     by_tenant: HashMap<TenantId, u32>,
+    waiting_of: HashMap<TenantId, usize>,
     /// In the order in which they came.
     waiting: VecDeque<Waiting>,
 }
@@ -39,8 +40,14 @@ pub struct Slot {
 
 impl Slots {
     pub fn new(limits: Limits) -> Self {
-        let by_tenant = HashMap::new();
-        Self(Arc::new(Mutex::new(Inner { limits, in_use: 0, late: 0, by_tenant, waiting: VecDeque::new() })))
+        Self(Arc::new(Mutex::new(Inner {
+            limits,
+            in_use: 0,
+            late: 0,
+            by_tenant: HashMap::new(),
+            waiting_of: HashMap::new(),
+            waiting: VecDeque::new(),
+        })))
     }
 
     /// Takes a slot, at once or within `patience`; `None` when none was to be had.
@@ -52,10 +59,15 @@ impl Slots {
             }
             let (turn, ours) = oneshot::channel();
             inner.waiting.push_back(Waiting { tenant, is_late, turn });
+            *inner.waiting_of.entry(tenant).or_default() += 1;
             ours
         };
         // A slot that is given in the moment of giving up is dropped with the channel, and goes to the next.
-        tokio::time::timeout(patience, turn).await.ok()?.ok()
+        let Ok(given) = tokio::time::timeout(patience, turn).await else {
+            self.lock().forget_who_gave_up();
+            return None;
+        };
+        given.ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -69,7 +81,7 @@ impl Inner {
             in_use: self.in_use,
             of_tenant: self.by_tenant.get(&tenant).copied().unwrap_or_default(),
             late: self.late,
-            others_wait: self.waiting.iter().any(|waiting| waiting.tenant != tenant),
+            others_wait: self.waiting.len() > self.waiting_of.get(&tenant).copied().unwrap_or_default(),
         };
         may_begin(&usage, is_late, &self.limits)
     }
@@ -94,9 +106,25 @@ impl Inner {
 
     /// The first of those waiting that may begin.
     fn next(&mut self) -> Option<Waiting> {
-        self.waiting.retain(|waiting| !waiting.turn.is_closed());
         let place = self.waiting.iter().position(|waiting| self.may_begin(waiting.tenant, waiting.is_late))?;
-        self.waiting.remove(place)
+        let next = self.waiting.remove(place)?;
+        self.no_longer_waits(next.tenant);
+        Some(next)
+    }
+
+    fn forget_who_gave_up(&mut self) {
+        let gone: Vec<TenantId> = self.waiting.iter().filter(|w| w.turn.is_closed()).map(|w| w.tenant).collect();
+        self.waiting.retain(|waiting| !waiting.turn.is_closed());
+        gone.into_iter().for_each(|tenant| self.no_longer_waits(tenant));
+    }
+
+    fn no_longer_waits(&mut self, tenant: TenantId) {
+        if let Some(count) = self.waiting_of.get_mut(&tenant) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.waiting_of.remove(&tenant);
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_core::delivery::{HeldReason, State as DeliveryState, Trigger};
-use posthorn_core::id::{DeliveryId, floor};
+use posthorn_core::id::{DeliveryId, ReplayId, floor};
 use posthorn_core::pace;
 use posthorn_core::replay::{DeadLetterFilter, Include, Recovery, State, Work};
 use posthorn_core::subscription::{EventFacts, State as SubscriptionState, Subscription};
@@ -17,7 +17,7 @@ use posthorn_store::deliveries::{self, NewDelivery};
 use posthorn_store::events::{self, Dispatched};
 use posthorn_store::replays::{self, Replay};
 use posthorn_store::snapshot::Subscriptions;
-use posthorn_store::{GenericClient, Result, Store};
+use posthorn_store::{GenericClient, Result, Store, Transaction};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -58,19 +58,27 @@ impl Replayer {
         let mut client = self.store.client().await?;
         let transaction = client.transaction().await?;
         let now = whole_micros(Timestamp::now());
-        let Some(mut job) = replays::due(&transaction, now).await? else { return Ok(false) };
-        if let Err(error) = self.advance(&transaction, &mut job, now).await {
-            // A job that cannot go on does not keep others from it.
-            transaction.rollback().await?;
-            replays::put_off(&client, job.id, whole_micros(later(now, PUT_OFF))).await?;
-            return Err(error);
-        }
-        replays::update(&transaction, &job).await?;
-        transaction.commit().await?;
-        if !job.state.is_under_way() {
-            info!(replay.id = %job.id, done = job.done, failed = job.failed, "replay {} is {}", job.id, job.state.as_str());
+        let Some(id) = replays::due(&transaction, now).await? else { return Ok(false) };
+        match self.go_on(&transaction, id, now).await {
+            Ok(()) => transaction.commit().await?,
+            Err(error) => {
+                // A job that cannot go on does not keep others from it.
+                transaction.rollback().await?;
+                replays::put_off(&client, id, whole_micros(later(now, PUT_OFF))).await?;
+                return Err(error);
+            }
         }
         Ok(true)
+    }
+
+    async fn go_on(&self, db: &Transaction<'_>, id: ReplayId, now: Timestamp) -> Result<()> {
+        let Some(mut job) = replays::find(db, None, id).await? else { return Ok(()) };
+        self.advance(db, &mut job, now).await?;
+        replays::update(db, &job).await?;
+        if !job.state.is_under_way() {
+            info!(replay.id = %id, done = job.done, failed = job.failed, "replay {id} is {}", job.state.as_str());
+        }
+        Ok(())
     }
 
     fn pause(&self) -> Duration {
@@ -182,7 +190,10 @@ impl Replayer {
 
     /// How many may be set going now. What is left over for later waits for its tokens.
     fn take(&self, job: &mut Replay, now: Timestamp) -> u32 {
-        let (allowed, bucket) = pace::take(&job.bucket, job.rate_per_second, self.settings.batch, now);
+        // At a high rate, more than a batch: what it may in one pause.
+        let in_a_pause = (job.rate_per_second * self.pause().as_secs_f64()) as u32;
+        let most = self.settings.batch.max(in_a_pause);
+        let (allowed, bucket) = pace::take(&job.bucket, job.rate_per_second, most, now);
         job.bucket = bucket;
         job.due_at = whole_micros(later(now, self.pause()).max(pace::next_token(&bucket, job.rate_per_second, now)));
         allowed

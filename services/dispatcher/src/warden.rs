@@ -30,9 +30,8 @@ pub async fn run(settings: Settings, store: Store, stop: CancellationToken) {
 
 async fn round(settings: &Settings, store: &Store) -> Result<()> {
     let limit = settings.disable_after();
-    let first = limit.mul_f64(f64::from(WARNINGS[0]) / 100.0);
     let client = store.client().await?;
-    let ailing = health::failing_for(&client, first, BATCH).await?;
+    let ailing = health::failing_for(&client, limit, &WARNINGS, BATCH).await?;
     drop(client);
     for ailing in ailing {
         if let Some(consequence) = ailing.failing.consequence(limit) {
@@ -54,7 +53,7 @@ async fn obey(consequence: Consequence, ailing: &Ailing, limit: Duration, store:
             }
         }
         Consequence::Disable => {
-            if health::disable(&transaction, id, "failing", now).await? {
+            if health::disable(&transaction, id, "failing", Some(ailing.failing.since), now).await? {
                 info!(subscription.id = %id, "{id} is disabled: it has failed for too long");
             }
         }

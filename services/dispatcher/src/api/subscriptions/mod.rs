@@ -363,9 +363,11 @@ fn apply(subscription: &mut Subscription, update: Update) {
     set(&mut subscription.signatures, update.signatures);
     match state {
         None => {}
-        Some(Wanted::Paused) => subscription.state = State::Paused,
-        Some(Wanted::Active) => {
-            subscription.state = State::Active;
+        Some(wanted) => {
+            subscription.state = match wanted {
+                Wanted::Paused => State::Paused,
+                Wanted::Active => State::Active,
+            };
             subscription.disabled_reason = None;
         }
     }
@@ -379,8 +381,8 @@ async fn heal(
     subscription: &Subscription,
     runtime: Runtime,
 ) -> ApiResult<Runtime> {
-    if before.state == State::Disabled && subscription.state == State::Active {
-        health::begin_anew(transaction, subscription.id).await?;
+    if before.state == State::Disabled && subscription.state != State::Disabled {
+        health::begin_anew(transaction, subscription.id, subscription.updated_at).await?;
         return Ok(Runtime { breaker: Breaker::CLOSED, failing: None, ..runtime });
     }
     if before.url != subscription.url {

@@ -80,12 +80,13 @@ pub async fn recover(api: Data<Api>, caller: Caller, id: Path<String>, request: 
         updated_at: now,
         finished_at: None,
     };
-    if !dry_run {
-        health::recovering(&transaction, id, since.0).await?;
-    }
     let began = Instant::now();
     while job.state == State::Counting && began.elapsed() < PATIENCE {
         api.replayer.advance(&transaction, &mut job, now).await?;
+    }
+    // Only now: whoever records attempts of the subscription waits for this.
+    if !dry_run {
+        health::recovering(&transaction, id, since.0).await?;
     }
     jobs::begin(&api, transaction, caller, &request, &once, job).await
 }

@@ -31,8 +31,9 @@ SETTINGS = {
 # Attempts that may be under way, or in the queue, when a breaker opens.
 IN_HAND = 60
 
-# How far a delivery may overtake another: as many as are released in one go, at twenty a second.
-OVERTAKES = 40
+# How far a delivery may overtake another: as many as are released in a second or two, at up to so many a second as
+# the drain has reached by its end. A worker with more of them than it can send puts some back.
+OVERTAKES = scaled(40, 200)
 
 # Never used up before the breaker opens, nor by its probes.
 PATIENT = quick_retries(50)

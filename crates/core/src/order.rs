@@ -51,6 +51,8 @@ pub fn turn(head: Option<&Head>, max_block: Duration, patience: Duration, now: T
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const BLOCK: Duration = Duration::from_secs(600);
@@ -72,6 +74,42 @@ mod tests {
         assert_eq!(turn_of(State::Dead, 0, 1), Turn::Next);
         assert_eq!(turn_of(State::Queued, 0, 1), Turn::Wait(at(31)));
         assert_eq!(turn_of(State::Queued, 0, 9999), Turn::Wait(at(10_029)), "never two at a time");
+    }
+
+    proptest! {
+        /// Each attempt succeeds or fails, and a failed one is tried again after so many seconds.
+        #[test]
+        fn of_any_line_one_goes_at_a_time_in_its_order_until_a_head_has_blocked_for_too_long(
+            attempts in prop::collection::vec((any::<bool>(), 1i64..400), 1..100),
+        ) {
+            let (mut now, mut next, mut head) = (0, 0u32, None::<(u32, Head)>);
+            for (succeeds, wait) in attempts {
+                // Nobody's turn: time passes.
+                let gone = loop {
+                    match turn(head.as_ref().map(|(_, head)| head), BLOCK, PATIENCE, at(now)) {
+                        Turn::Wait(until) => {
+                            prop_assert!(until > at(now), "it is looked at later");
+                            now = until.as_second() - at(0).as_second();
+                        }
+                        Turn::Head => break head.map(|(number, head)| (number, head.attempts, head.since)),
+                        Turn::Next => {
+                            let stepped_aside = head.is_some_and(|(_, head)| head.state == Some(State::Held));
+                            let blocked = head.map_or(0, |(_, head)| now - (head.since.as_second() - at(0).as_second()));
+                            prop_assert!(!stepped_aside || blocked >= 600);
+                            next += 1;
+                            break Some((next, 0, at(now)));
+                        }
+                    }
+                };
+                let Some((number, attempts, since)) = gone else { unreachable!("a head that is not there") };
+                prop_assert_eq!(number, next, "none before the one before it");
+                let under_way = Head { state: Some(State::Queued), due_at: None, attempts, since };
+                prop_assert!(matches!(turn(Some(&under_way), BLOCK, PATIENCE, at(now)), Turn::Wait(_)), "one at a time");
+                let state = if succeeds { State::Delivered } else { State::Held };
+                let due_at = (!succeeds).then(|| at(now + wait));
+                head = Some((number, Head { state: Some(state), due_at, attempts: attempts + 1, since }));
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use posthorn_core::breaker::Recent;
 use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
 use posthorn_core::event_type::EventType;
 use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SourceId, SubscriptionId, TenantId};
@@ -357,6 +358,44 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
     }
 
     assert!(looked_at.contains(&other), "it had its turn");
+}
+
+#[tokio::test]
+async fn the_record_remembers_what_came_of_the_last_attempts_as_the_breaker_counts_them() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let mut expected = Recent::default();
+    // Batches of several lengths, longer than what is remembered among them; a repeated report counts once.
+    for (batch, failures) in [0b1u32, 0b0110, 0b1111_0000_1010, 0, 0b101, u32::MAX].into_iter().enumerate() {
+        let length = [1, 4, 12, 3, 3, 25][batch];
+        let new: Vec<_> = (0..length).map(|_| delivery(tenant, subscription, None, later(now(), secs(60)))).collect();
+        deliveries::insert(&client, &new, now()).await.unwrap();
+        let reports: Vec<Report> = new
+            .iter()
+            .enumerate()
+            .map(|(place, new)| {
+                let failed = failures >> place & 1 == 1;
+                expected = expected.and(failed);
+                let report = report(new, 1, Next::Delivered);
+                let Word::Attempted(made) = report.word.clone() else { unreachable!("a report of an attempt") };
+                let error = failed.then(|| ("status", "the endpoint answered 500".to_owned()));
+                let started_at = later(made.started_at, Duration::from_millis(place as u64));
+                Report { word: Word::Attempted(Box::new(Made { error, started_at, ..*made })), ..report }
+            })
+            .collect();
+        deliveries::record(&client, &reports, now()).await.unwrap();
+        deliveries::record(&client, &reports, now()).await.unwrap();
+
+        let row = client
+            .query_one("SELECT recent_failures, recent_count, failing_since IS NOT NULL FROM subscription_runtime", &[])
+            .await
+            .unwrap();
+        let (failures, count): (i32, i32) = (row.get(0), row.get(1));
+        let (failures, count) = (u32::try_from(failures).unwrap(), u32::try_from(count).unwrap());
+        assert_eq!(Recent::from_bits(failures, count), expected, "batch {batch}");
+        assert_eq!(row.get::<_, bool>(2), expected.failed_in_row() > 0, "batch {batch}");
+    }
 }
 
 #[tokio::test]

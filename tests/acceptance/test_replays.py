@@ -35,7 +35,7 @@ REASONS: dict[str, tuple[int, int, int]] = {
 DEAD = sum(subscriptions * events for _, subscriptions, events in REASONS.values())
 
 # Of the job: it is halfway after some seconds, in which live traffic is looked at.
-RATE = scaled(25, 100)
+RATE = scaled(25, 200)
 # Live traffic from the door to the endpoint, 99 of 100. The job would take longer than that by far.
 LIVE_SECONDS = scaled(3.0, 1.0)
 

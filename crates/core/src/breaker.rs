@@ -150,10 +150,11 @@ impl Breaker {
 const DRAIN: Duration = Duration::from_secs(40);
 
 /// Deliveries a second that an endpoint gets from its backlog after its breaker closed; `None` is no limit. From
-/// ten on, doubled every five seconds.
+/// ten on, doubled every five seconds up to eighty: what an endpoint cannot take in time loses its place to younger
+/// ones.
 pub fn drain_rate(closed_at: Option<Timestamp>, now: Timestamp) -> Option<f64> {
     let passed = since(closed_at?, now);
-    (passed < DRAIN).then(|| 10.0 * 2f64.powf((passed.as_secs() / 5) as f64))
+    (passed < DRAIN).then(|| 10.0 * 2f64.powf((passed.as_secs() / 5).min(3) as f64))
 }
 
 #[cfg(test)]
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn a_backlog_drains_faster_and_faster() {
         assert_eq!(drain_rate(None, at(0)), None);
-        assert_eq!([0, 4, 5, 39].map(|secs| drain_rate(Some(at(0)), at(secs)).unwrap()), [10.0, 10.0, 20.0, 1280.0]);
+        assert_eq!([0, 4, 5, 39].map(|secs| drain_rate(Some(at(0)), at(secs)).unwrap()), [10.0, 10.0, 20.0, 80.0]);
         assert_eq!(drain_rate(Some(at(0)), at(40)), None);
     }
 

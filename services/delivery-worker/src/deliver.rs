@@ -75,6 +75,11 @@ pub async fn deliver(worker: Arc<Worker>, message: Message) -> Disposition {
 impl Worker {
     /// `Err` is a fault of ours: the message goes back.
     async fn handle(&self, order: Order, redelivered: bool) -> Result<Disposition, Disposition> {
+        let key = (order.id, order.generation, order.attempt);
+        if redelivered {
+            self.in_hand.free(key).await;
+        }
+        let _in_hand = self.in_hand.take(key);
         let Some(subscriber) = self.subscriber(order.subscription_id).await? else {
             return self.report(&order, Word::Cancelled).await;
         };

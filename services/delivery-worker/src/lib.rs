@@ -7,6 +7,7 @@
 
 mod deliver;
 pub mod error;
+mod in_hand;
 mod lanes;
 mod recorder;
 mod routes;
@@ -45,6 +46,7 @@ struct Worker {
     subscriptions: Subscriptions,
     lanes: lanes::Lanes,
     slots: slots::Slots,
+    in_hand: in_hand::InHand,
     sender: Sender,
     recorder: recorder::Recorder,
     /// By event; `None` is remembered too.
@@ -100,6 +102,7 @@ impl Bound {
                 .build(),
             lanes: lanes::Lanes::default(),
             slots: slots::Slots::new(settings.delivery.share()),
+            in_hand: in_hand::InHand::default(),
             subscriptions,
             sender,
             store: store.clone(),

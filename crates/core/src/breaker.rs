@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::time::{later, since};
 
@@ -70,26 +69,12 @@ pub struct Breaker {
     pub cooldowns: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    Closed,
-    Open,
-    /// One attempt is under way to find out.
-    HalfOpen,
-}
-
-impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Closed, Self::Open, Self::HalfOpen].into_iter().find(|state| state.as_str() == text)
+names! {
+    State {
+        Closed = "closed",
+        Open = "open",
+        /// One attempt is under way to find out.
+        HalfOpen = "half_open",
     }
 }
 

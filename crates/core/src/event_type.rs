@@ -5,6 +5,9 @@ use std::fmt;
 /// Longest event type, in bytes.
 pub const MAX_LEN: usize = 128;
 
+/// Most patterns in one list.
+const MOST_PATTERNS: usize = 20;
+
 /// Events that Posthorn raises about itself begin with this.
 const OPERATIONAL_PREFIX: &str = "posthorn.";
 
@@ -26,6 +29,8 @@ pub enum Error {
     EmptySegment,
     #[error("a pattern is an event type, a prefix followed by `.*`, or `*`")]
     BadPattern,
+    #[error("at most {MOST_PATTERNS} patterns")]
+    TooManyPatterns,
 }
 
 impl EventType {
@@ -90,6 +95,15 @@ impl Pattern {
             Err(_) if text.contains('*') => Err(Error::BadPattern),
             Err(error) => Err(error),
         }
+    }
+
+    /// Reads patterns with commas in between; any of them is meant.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, Error> {
+        let texts: Vec<&str> = text.split(',').collect();
+        if texts.len() > MOST_PATTERNS {
+            return Err(Error::TooManyPatterns);
+        }
+        texts.into_iter().map(Self::parse).collect()
     }
 
     pub fn matches(&self, event_type: &EventType) -> bool {

@@ -4,6 +4,9 @@
 //! gets an event, when to try again, which address may be reached. There is no clock, socket,
 //! database, runtime or randomness: time and chance are arguments.
 
+#[macro_use]
+mod names;
+
 pub mod address;
 pub mod breaker;
 pub mod crowd;

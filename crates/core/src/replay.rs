@@ -67,31 +67,18 @@ pub enum Work {
     Recover(SubscriptionId, Recovery),
 }
 
-/// How far a job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Finds out how many there are.
-    Counting,
-    Running,
-    Completed,
-    Cancelled,
+names! {
+    /// How far a job is.
+    State {
+        /// Finds out how many there are.
+        Counting = "counting",
+        Running = "running",
+        Completed = "completed",
+        Cancelled = "cancelled",
+    }
 }
 
 impl State {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Counting => "counting",
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Counting, Self::Running, Self::Completed, Self::Cancelled].into_iter().find(|s| s.as_str() == text)
-    }
-
     /// Whether anything is still to be done.
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Counting | Self::Running)
@@ -104,9 +91,6 @@ mod patterns {
 
     use crate::event_type::Pattern;
 
-    /// Most patterns in one text.
-    const MOST: usize = 20;
-
     pub fn serialize<S: Serializer>(patterns: &Option<Vec<Pattern>>, to: S) -> Result<S::Ok, S::Error> {
         let texts: Vec<String> = patterns.iter().flatten().map(ToString::to_string).collect();
         to.serialize_str(&texts.join(","))
@@ -114,15 +98,7 @@ mod patterns {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Pattern>>, D::Error> {
         let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
-        let texts: Vec<&str> = text.split(',').collect();
-        if texts.len() > MOST {
-            return Err(de::Error::custom("at most 20 patterns"));
-        }
-        texts
-            .into_iter()
-            .map(|text| Pattern::parse(text).map_err(de::Error::custom))
-            .collect::<Result<_, _>>()
-            .map(Some)
+        Pattern::parse_list(&text).map(Some).map_err(de::Error::custom)
     }
 }
 

@@ -90,12 +90,7 @@ impl Params {
     /// Patterns separated by commas.
     pub fn event_types(&self) -> ApiResult<Vec<Pattern>> {
         let Some(text) = self.text("event_type") else { return Ok(Vec::new()) };
-        let patterns: Vec<&str> = text.split(',').collect();
-        if patterns.len() > 20 {
-            return Err(ApiError::field("event_type", "at most 20 patterns"));
-        }
-        let parsed = patterns.into_iter().map(Pattern::parse);
-        parsed.map(|pattern| pattern.map_err(|error| ApiError::field("event_type", error.to_string()))).collect()
+        Pattern::parse_list(text).map_err(|error| ApiError::field("event_type", error.to_string()))
     }
 }
 

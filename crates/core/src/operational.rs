@@ -55,7 +55,7 @@ pub struct Parcel {
     pub generation: u32,
     pub subscription_id: SubscriptionId,
     pub event_id: EventId,
-    pub event_type: String,
+    pub event_type: EventType,
 }
 
 impl Notice {
@@ -114,7 +114,7 @@ impl Parcel {
             "subscription_id": self.subscription_id,
             "delivery_id": self.delivery_id,
             "event_id": self.event_id,
-            "event_type": self.event_type,
+            "event_type": self.event_type.as_str(),
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use posthorn_core::delivery::DeadReason;
+use posthorn_core::event_type::EventType;
 use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SubscriptionId, TenantId, floor};
 use posthorn_core::operational::Parcel;
 use posthorn_core::replay::DeadLetterFilter;
@@ -119,7 +120,7 @@ pub async fn of_delivery(
         generation: death.generation,
         subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
         event_id: EventId::from_uuid(row.get("event_id")),
-        event_type: row.get("event_type"),
+        event_type: readable("dead_letters.event_type", EventType::parse(row.get("event_type")).ok())?,
     };
     Ok(Some((parcel, readable("dead_letters.reason", DeadReason::parse(row.get("reason")))?)))
 }

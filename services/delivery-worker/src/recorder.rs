@@ -166,7 +166,7 @@ impl Writer {
                     generation: report.generation,
                     subscription_id: report.subscription_id,
                     event_id: report.event_id,
-                    event_type: report.event_type.to_string(),
+                    event_type: report.event_type.clone(),
                 };
                 (report.tenant_id, parcel)
             })

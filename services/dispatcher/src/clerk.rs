@@ -61,7 +61,7 @@ impl Clerk {
         let filed = if self.subscriptions.want(tenant, Kind::DeliveryExhausted) {
             let transaction = client.transaction().await?;
             let filed = dead_letters::of_delivery(&transaction, id, death, now).await?;
-            let told = filed.clone().filter(|(parcel, _)| !is_operational(&parcel.event_type));
+            let told = filed.clone().filter(|(parcel, _)| !parcel.event_type.is_operational());
             let notices: Vec<_> =
                 told.map(|(parcel, reason)| (tenant, Notice::DeliveryExhausted(parcel, reason))).into_iter().collect();
             notices::tell(&transaction, &notices, now).await?;
@@ -75,10 +75,6 @@ impl Clerk {
         }
         Ok(())
     }
-}
-
-fn is_operational(event_type: &str) -> bool {
-    posthorn_core::event_type::EventType::parse(event_type).is_ok_and(|event_type| event_type.is_operational())
 }
 
 /// The delivery that the message names, if it is one, and whose it is.

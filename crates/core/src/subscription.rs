@@ -216,8 +216,10 @@ impl Subscription {
         }
     }
 
+    /// What Posthorn tells about itself comes from no source that anybody could name.
     fn takes_from(&self, event: &EventFacts<'_>) -> bool {
         self.sources.is_empty()
+            || event.event_type.is_operational()
             || self.sources.iter().any(|named| {
                 (!event.source_slug.is_empty() && named == event.source_slug) || named.parse() == Ok(event.source_id)
             })
@@ -302,6 +304,8 @@ mod tests {
         assert_eq!(ask(&subscription(&["*"], &["twilio"], State::Active), "a", ours), Err(Clause::Source));
         assert_eq!(ask(&subscription(&["*"], &["twilio", "stripe"], State::Active), "a", ours), Ok(()));
         assert_eq!(ask(&subscription(&["*"], &[&by_id], State::Active), "a", ours), Ok(()));
+        let narrowed = subscription(&["*", "posthorn.*"], &["twilio"], State::Active);
+        assert_eq!(ask(&narrowed, "posthorn.delivery.exhausted", ours), Ok(()), "whatever its sources");
         assert_eq!(ask(&subscription(&["*"], &[], State::Disabled), "a", ours), Err(Clause::State));
         assert_eq!(ask(&subscription(&["*"], &[], State::Paused), "a", ours), Ok(()));
     }

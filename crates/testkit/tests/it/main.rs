@@ -3,6 +3,7 @@
 // A failure here is a failed test, in helpers as well.
 #![allow(clippy::unwrap_used)]
 
+mod accepting;
 mod broker;
 mod cors;
 mod counts;

@@ -1,29 +1,26 @@
 //! `/v1/subscriptions`: what tenants ask for.
 
 mod checks;
+mod fields;
 mod recover;
 mod secret;
 mod stats;
 mod tls;
 mod trial;
-
-use std::collections::BTreeMap;
+mod view;
 
 use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
-use posthorn_core::breaker::{self, Breaker};
-use posthorn_core::id::{SecretId, SubscriptionId, TenantId};
-use posthorn_core::retry::RetryPolicy;
+use posthorn_core::breaker::Breaker;
+use posthorn_core::id::{SecretId, SubscriptionId};
 use posthorn_core::signature::standard::{SigningKey, SigningSecret};
-use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
-use posthorn_core::time::Rfc3339;
+use posthorn_core::subscription::{SignatureScheme, State};
 use posthorn_store::subscriptions::{self, Runtime, Subscription, Tls};
 use posthorn_store::{Error, Transaction, health};
 use secrecy::ExposeSecret as _;
-use serde::{Deserialize, Serialize};
 
 use super::audit_log::Change;
-use super::body::{Body, given, nullable};
+use super::body::Body;
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, version};
@@ -31,209 +28,12 @@ use crate::error::{ApiError, ApiResult};
 
 use checks::check;
 pub use checks::is_source_name;
+use fields::{Create, Update, Wanted, apply};
 pub use recover::recover;
 pub use secret::{public_key, rotate};
 pub use stats::stats;
-use tls::TlsView;
 pub use trial::test;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Create {
-    #[serde(default, deserialize_with = "given")]
-    tenant_id: Option<TenantId>,
-    name: Option<String>,
-    description: Option<String>,
-    url: String,
-    event_types: Vec<String>,
-    #[serde(default)]
-    sources: Vec<String>,
-    #[serde(default)]
-    retry_policy: RetryPolicy,
-    #[serde(default = "default_timeout_seconds")]
-    timeout_seconds: i32,
-    rate_limit: Option<RateLimit>,
-    #[serde(default = "default_max_in_flight")]
-    max_in_flight: i32,
-    #[serde(default)]
-    ordered: bool,
-    #[serde(default = "default_ordered_max_block_seconds")]
-    ordered_max_block_seconds: i32,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    tls: Option<tls::Given>,
-    #[serde(default = "default_payload_format")]
-    payload_format: PayloadFormat,
-    #[serde(default = "default_signatures")]
-    signatures: Vec<SignatureScheme>,
-    #[serde(default, deserialize_with = "given")]
-    secret: Option<String>,
-}
-
-fn default_timeout_seconds() -> i32 {
-    10
-}
-
-fn default_max_in_flight() -> i32 {
-    8
-}
-
-fn default_ordered_max_block_seconds() -> i32 {
-    3600
-}
-
-fn default_payload_format() -> PayloadFormat {
-    PayloadFormat::Standard
-}
-
-fn default_signatures() -> Vec<SignatureScheme> {
-    vec![SignatureScheme::Standard]
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Update {
-    #[serde(default, deserialize_with = "nullable")]
-    name: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    description: Option<Option<String>>,
-    #[serde(default, deserialize_with = "given")]
-    url: Option<String>,
-    #[serde(default, deserialize_with = "given")]
-    event_types: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "given")]
-    sources: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "given")]
-    state: Option<Wanted>,
-    #[serde(default, deserialize_with = "given")]
-    retry_policy: Option<RetryPolicy>,
-    #[serde(default, deserialize_with = "given")]
-    timeout_seconds: Option<i32>,
-    #[serde(default, deserialize_with = "nullable")]
-    rate_limit: Option<Option<RateLimit>>,
-    #[serde(default, deserialize_with = "given")]
-    max_in_flight: Option<i32>,
-    #[serde(default, deserialize_with = "given")]
-    ordered: Option<bool>,
-    #[serde(default, deserialize_with = "given")]
-    ordered_max_block_seconds: Option<i32>,
-    #[serde(default, deserialize_with = "given")]
-    headers: Option<BTreeMap<String, String>>,
-    #[serde(default, deserialize_with = "nullable")]
-    tls: Option<Option<tls::Given>>,
-    #[serde(default, deserialize_with = "given")]
-    payload_format: Option<PayloadFormat>,
-    #[serde(default, deserialize_with = "given")]
-    signatures: Option<Vec<SignatureScheme>>,
-}
-
-/// The states that a person can ask for.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Wanted {
-    Active,
-    Paused,
-}
-
-#[derive(Serialize)]
-struct View {
-    id: SubscriptionId,
-    tenant_id: TenantId,
-    name: Option<String>,
-    description: Option<String>,
-    url: String,
-    event_types: Vec<String>,
-    sources: Vec<String>,
-    state: State,
-    disabled_reason: Option<String>,
-    retry_policy: RetryPolicy,
-    timeout_seconds: i32,
-    rate_limit: Option<RateLimit>,
-    max_in_flight: i32,
-    ordered: bool,
-    ordered_max_block_seconds: i32,
-    headers: BTreeMap<String, String>,
-    tls: Option<TlsView>,
-    payload_format: PayloadFormat,
-    signatures: Vec<SignatureScheme>,
-    stats: StatsView,
-    breaker: BreakerView,
-    failing: Option<FailingView>,
-    recover_since: Option<Rfc3339>,
-    created_at: Rfc3339,
-    updated_at: Rfc3339,
-    /// Only in the answer to its creation.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secret: Option<String>,
-}
-
-#[derive(Serialize)]
-struct StatsView {
-    delivered: i64,
-    failed: i64,
-    last_triggered_at: Option<Rfc3339>,
-}
-
-#[derive(Serialize)]
-struct BreakerView {
-    state: breaker::State,
-    until: Option<Rfc3339>,
-}
-
-impl From<Breaker> for BreakerView {
-    fn from(breaker: Breaker) -> Self {
-        Self { state: breaker.state, until: breaker.until.map(Rfc3339) }
-    }
-}
-
-/// A subscription without a success for some time.
-#[derive(Serialize)]
-struct FailingView {
-    since: Rfc3339,
-    warned_percent: u8,
-    disables_at: Rfc3339,
-}
-
-impl View {
-    fn of(api: &Api, (subscription, runtime): (Subscription, Runtime)) -> Self {
-        Self {
-            id: subscription.id,
-            tenant_id: subscription.tenant_id,
-            name: subscription.name,
-            description: subscription.description,
-            url: subscription.url,
-            event_types: subscription.event_types,
-            sources: subscription.sources,
-            state: subscription.state,
-            disabled_reason: subscription.disabled_reason,
-            retry_policy: subscription.retry_policy,
-            timeout_seconds: subscription.timeout_seconds,
-            rate_limit: subscription.rate_limit,
-            max_in_flight: subscription.max_in_flight,
-            ordered: subscription.ordered,
-            ordered_max_block_seconds: subscription.ordered_max_block_seconds,
-            headers: subscription.headers,
-            tls: TlsView::of(&subscription.tls),
-            payload_format: subscription.payload_format,
-            signatures: subscription.signatures,
-            stats: StatsView {
-                delivered: runtime.delivered,
-                failed: runtime.failed,
-                last_triggered_at: runtime.last_triggered_at.map(Rfc3339),
-            },
-            breaker: BreakerView::from(runtime.breaker),
-            failing: runtime.failing.map(|failing| FailingView {
-                since: Rfc3339(failing.since),
-                warned_percent: failing.warned_percent,
-                disables_at: Rfc3339(failing.disables_at(api.disable_after)),
-            }),
-            recover_since: runtime.recover_since.map(Rfc3339),
-            created_at: Rfc3339(subscription.created_at),
-            updated_at: Rfc3339(subscription.updated_at),
-            secret: None,
-        }
-    }
-}
+use view::View;
 
 pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
@@ -345,35 +145,6 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     Ok(version::shown(&view, updated_at))
 }
 
-fn apply(subscription: &mut Subscription, update: Update) {
-    let Update { name, description, url, event_types, sources, state, retry_policy, .. } = update;
-    set(&mut subscription.name, name);
-    set(&mut subscription.description, description);
-    set(&mut subscription.url, url);
-    set(&mut subscription.event_types, event_types);
-    set(&mut subscription.sources, sources);
-    set(&mut subscription.retry_policy, retry_policy);
-    set(&mut subscription.timeout_seconds, update.timeout_seconds);
-    set(&mut subscription.rate_limit, update.rate_limit);
-    set(&mut subscription.max_in_flight, update.max_in_flight);
-    set(&mut subscription.ordered, update.ordered);
-    set(&mut subscription.ordered_max_block_seconds, update.ordered_max_block_seconds);
-    set(&mut subscription.headers, update.headers);
-    set(&mut subscription.payload_format, update.payload_format);
-    set(&mut subscription.signatures, update.signatures);
-    match state {
-        None => {}
-        Some(wanted) => {
-            subscription.state = match wanted {
-                Wanted::Paused => State::Paused,
-                Wanted::Active => State::Active,
-            };
-            subscription.disabled_reason = None;
-        }
-    }
-    subscription.updated_at = now();
-}
-
 /// Whoever makes a subscription active again begins anew with its endpoint; a new endpoint is tried at once.
 async fn heal(
     transaction: &Transaction<'_>,
@@ -441,12 +212,6 @@ async fn add_key(api: &Api, transaction: &Transaction<'_>, id: SubscriptionId) -
     let key = key.map_err(|error| ApiError::field("/signatures", error.to_string()))?.reveal();
     let key_id = SecretId::new(now, rand::random());
     Ok(subscriptions::add_secret(transaction, api.store.sealer(), key_id, id, &key, now).await?)
-}
-
-fn set<T>(field: &mut T, given: Option<T>) {
-    if let Some(value) = given {
-        *field = value;
-    }
 }
 
 pub async fn delete(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest) -> ApiResult {

@@ -10,7 +10,8 @@ use posthorn_store::{Error, subscriptions};
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
-use super::{View, add_key};
+use super::add_key;
+use super::view::View;
 use crate::api::audit_log::Change;
 use crate::api::body::Body;
 use crate::api::params::{Params, path_id};

@@ -11,7 +11,7 @@ use posthorn_store::delivery_stats::{self, Scope};
 use posthorn_store::subscriptions;
 use serde::Serialize;
 
-use super::BreakerView;
+use super::view::BreakerView;
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now};
 use crate::error::{ApiError, ApiResult};

@@ -100,6 +100,20 @@ pub fn admit(wake: &Wake, timeout: Duration, margin: Duration, now: Timestamp) -
     if untouched && wake.has_content && in_time { Admission::Send } else { Admission::Claim }
 }
 
+/// How long an attempt that was sent unread may last before its worker takes the row all the same, so that nobody
+/// else does. Most attempts are over by then, and spare the write.
+pub const CLAIM_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a message that came back waits before it claims its row, with a database that answers all the while.
+///
+/// An attempt that was sent unread may go on in a worker that merely lost its connection, and may even begin a moment
+/// later, while it waits for its turn. By then it is recorded, or the row is taken ([`CLAIM_AFTER`]); only a worker
+/// that died has done neither.
+pub fn wait_before_claim(wake: &Wake) -> Duration {
+    let may_be_under_way = wake.redelivered && wake.attempt == 1 && wake.trigger == Trigger::Dispatch;
+    if may_be_under_way { CLAIM_AFTER * 6 } else { Duration::ZERO }
+}
+
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -162,6 +176,15 @@ mod tests {
         assert_eq!(admit_at(Wake { trigger: Trigger::Replay, ..wake() }, now()), Admission::Claim);
         assert_eq!(admit_at(Wake { has_content: false, ..wake() }, now()), Admission::Claim);
         assert_eq!(admit_at(wake(), later(now(), Duration::from_secs(46))), Admission::Claim);
+    }
+
+    #[test]
+    fn only_a_first_attempt_that_came_back_waits_for_whoever_may_be_at_it() {
+        assert_eq!(wait_before_claim(&wake()), Duration::ZERO);
+        assert!(wait_before_claim(&Wake { redelivered: true, ..wake() }) > CLAIM_AFTER);
+        assert_eq!(wait_before_claim(&Wake { redelivered: true, attempt: 2, ..wake() }), Duration::ZERO);
+        let replayed = Wake { redelivered: true, trigger: Trigger::Replay, ..wake() };
+        assert_eq!(wait_before_claim(&replayed), Duration::ZERO);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub struct World {
     client: Client,
     gateway: SocketAddr,
     dispatcher: SocketAddr,
+    environment: HashMap<String, String>,
     stop: CancellationToken,
     services: Vec<JoinHandle<()>>,
 }
@@ -70,7 +71,22 @@ impl World {
             spawn(worker.run(stop.clone())),
         ];
         let client = Client::new();
-        Self { database, broker, client, gateway: gateway_address, dispatcher: dispatcher_address, stop, services }
+        Self {
+            database,
+            broker,
+            client,
+            gateway: gateway_address,
+            dispatcher: dispatcher_address,
+            environment,
+            stop,
+            services,
+        }
+    }
+
+    /// Starts one more delivery-worker.
+    pub fn add_worker(&mut self) {
+        let worker = delivery_worker::bind(load::<delivery_worker::DeliveryWorkerService>(&self.environment));
+        self.services.push(spawn(worker.expect("a worker").run(self.stop.clone())));
     }
 
     pub fn api(&self) -> Api {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use posthorn_bus::{Disposition, Message};
-use posthorn_core::delivery::{Admission, HeldReason, Next, Trigger, Wake, admit, after_attempt};
+use posthorn_core::delivery::{
+    Admission, CLAIM_AFTER, HeldReason, Next, Trigger, Wake, admit, after_attempt, wait_before_claim,
+};
 use posthorn_core::envelope::Payload;
 use posthorn_core::event_type::EventType;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
@@ -78,6 +80,7 @@ impl Worker {
         let key = (order.id, order.generation, order.attempt);
         if redelivered {
             self.in_hand.free(key).await;
+            self.pulse.steady_for(wait_before_claim(&order.wake(redelivered))).await;
         }
         let _in_hand = self.in_hand.take(key);
         let Some(subscriber) = self.subscriber(order.subscription_id).await? else {
@@ -114,15 +117,18 @@ impl Worker {
         };
         // Only now: waiting for a turn takes time from the lease.
         let now = Timestamp::now();
-        if admit(&order.wake(redelivered), subscriber.timeout, MARGIN, now) == Admission::Claim
-            && !self.claim(&order, subscriber.timeout, now).await?
-        {
+        let admission = admit(&order.wake(redelivered), subscriber.timeout, MARGIN, now);
+        if admission == Admission::Claim && !self.claim(&order, subscriber.timeout, now).await? {
             return self.settled_before(&order, redelivered).await;
         }
         let Some(content) = self.content(&order).await? else {
             return self.report(&order, Word::Expired).await;
         };
-        let answered = self.send(&order, &subscriber, &content).await;
+        let sending = self.send(&order, &subscriber, &content);
+        let answered = match admission {
+            Admission::Claim => sending.await,
+            Admission::Send => self.and_claim_if_long(sending, &order, subscriber.timeout, now).await,
+        };
         let made = self.judge(&order, &subscriber, answered);
         self.report(&order, Word::Attempted(Box::new(made))).await
     }
@@ -144,6 +150,29 @@ impl Worker {
             new_lease: whole_micros(later(later(now, timeout), MARGIN)),
         };
         self.recorder.claim(claim).await.map_err(stall)
+    }
+
+    /// An attempt that was begun unread, at `began`. Where the claim fails nothing is lost: what was sent is recorded.
+    async fn and_claim_if_long(
+        &self,
+        sending: impl Future<Output = Answered>,
+        order: &Order,
+        timeout: Duration,
+        began: Timestamp,
+    ) -> Answered {
+        let claiming = async {
+            loop {
+                tokio::time::sleep(CLAIM_AFTER).await;
+                if self.claim(order, timeout, began).await.is_ok() {
+                    // Taken, or somebody else's: nothing is left to do but to wait for the answer.
+                    return std::future::pending().await;
+                }
+            }
+        };
+        tokio::select! {
+            answered = sending => answered,
+            never = claiming => never,
+        }
     }
 
     /// The row has moved on, so the message is spent. It may have moved to `dead` just before whoever

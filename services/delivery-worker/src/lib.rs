@@ -9,6 +9,7 @@ mod deliver;
 pub mod error;
 mod in_hand;
 mod lanes;
+mod pulse;
 mod recorder;
 mod routes;
 pub mod settings;
@@ -47,6 +48,7 @@ struct Worker {
     lanes: lanes::Lanes,
     slots: slots::Slots,
     in_hand: in_hand::InHand,
+    pulse: pulse::Pulse,
     sender: Sender,
     recorder: recorder::Recorder,
     /// By event; `None` is remembered too.
@@ -90,6 +92,8 @@ impl Bound {
         let admin_stop = CancellationToken::new();
         let health = tokio::spawn(admin::serve(admin, dependencies, admin_stop.clone())?);
 
+        let (pulse, feeling) = pulse::Pulse::of(store.clone(), background.clone());
+        tasks.spawn(feeling);
         let worker = Arc::new(Worker {
             recorder: recorder::Recorder::start(&settings, &store, &subscriptions, &tasks, stop.clone()),
             contents: Cache::builder()
@@ -103,6 +107,7 @@ impl Bound {
             lanes: lanes::Lanes::default(),
             slots: slots::Slots::new(settings.delivery.share()),
             in_hand: in_hand::InHand::default(),
+            pulse,
             subscriptions,
             sender,
             store: store.clone(),

@@ -16,6 +16,7 @@ mod ordered;
 mod record;
 mod replays;
 mod reseal;
+mod returned;
 mod road;
 mod sources;
 mod subscriptions;

@@ -37,6 +37,13 @@ const CANCEL_BATCH: i64 = 1000;
 const SHORT_PAUSE: Duration = Duration::from_millis(20);
 const ATTENTION: Duration = Duration::from_secs(1);
 
+/// For how long the database has to answer before lost messages are replaced: after an outage, workers record first
+/// what they sent meanwhile.
+const RECORDERS_FIRST: Duration = Duration::from_secs(5);
+
+/// A round that takes longer met a database that was away.
+const LONG_ROUND: Duration = Duration::from_secs(1);
+
 /// What a look at what is due came to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
@@ -61,8 +68,15 @@ impl Scheduler {
         let pause = Duration::from_millis(self.settings.poll_ms);
         // When an ordered subscription was last served: the next in its line goes as soon as that is recorded.
         let mut served: Option<Instant> = None;
+        // Since when the database answers.
+        let mut well = Instant::now();
         while !stop.is_cancelled() {
-            let more = match self.round().await {
+            let began = Instant::now();
+            let round = self.round(well.elapsed() >= RECORDERS_FIRST).await;
+            if round.is_err() || began.elapsed() > LONG_ROUND {
+                well = Instant::now();
+            }
+            let more = match round {
                 Ok(round) => {
                     if round.in_order {
                         served = Some(Instant::now());
@@ -82,8 +96,8 @@ impl Scheduler {
         }
     }
 
-    /// One look at what is due.
-    async fn round(&self) -> Result<Round> {
+    /// One look at what is due, and where `renews` at whose message is lost.
+    async fn round(&self, renews: bool) -> Result<Round> {
         let depth = self.publisher.depth().deliveries();
         metrics::gauge!("posthorn_work_queue_messages").set(f64::from(depth));
         // Rows wait as well as messages do, and cheaper: overload is never amplified.
@@ -92,7 +106,7 @@ impl Scheduler {
         }
         let now = whole_micros(Timestamp::now());
         let released = self.release_due(now).await?;
-        let lost = self.renew_lost(now).await?;
+        let lost = renews && self.renew_lost(now).await?;
         Ok(Round { more: released.more || lost, ..released })
     }
 

@@ -1,8 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::{unique, variable};
+use crate::{eventually, unique, variable};
 
 /// A vhost of this test's own, deleted with it.
 #[derive(Debug)]
@@ -45,6 +47,25 @@ impl Broker {
             let _ = self.client.delete(url).send().await;
         }
         names.len()
+    }
+
+    /// Puts a message into the dead-letter queue, as the broker does for `reason`.
+    pub async fn bury(&self, routing_key: &str, body: &[u8], reason: &str) {
+        let message = json!({
+            "routing_key": routing_key,
+            "payload": STANDARD.encode(body),
+            "payload_encoding": "base64",
+            "properties": { "delivery_mode": 2, "headers": { "x-death": [{ "reason": reason }] } },
+        });
+        let path = format!("exchanges/{}/posthorn.dead/publish", self.vhost);
+        // The services may not have declared the exchange yet.
+        eventually("the message is in the dead-letter queue", || async {
+            let exchanges = self.manage(Method::GET, &format!("exchanges/{}", self.vhost), None).await;
+            let is_there = exchanges.as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "posthorn.dead"));
+            let routed = is_there && self.manage(Method::POST, &path, Some(message.clone())).await["routed"] == true;
+            routed.then_some(())
+        })
+        .await;
     }
 
     /// Calls the management API.

@@ -7,13 +7,15 @@ use posthorn_core::id::{DeadLetterId, DeliveryId, TenantId};
 use posthorn_core::message;
 use posthorn_core::operational::{Kind, Notice};
 use posthorn_core::time::{from_micros, whole_micros};
-use posthorn_store::dead_letters::{self, Death};
+use posthorn_store::dead_letters::{self, Death, Undelivered};
 use posthorn_store::snapshot::Subscriptions;
-use posthorn_store::{Result, Store, notices};
+use posthorn_store::{Result, Store, events, notices};
 use prost::Message as _;
 use ring::digest::{SHA256, digest};
 use tracing::{info, warn};
 use uuid::Uuid;
+
+use crate::fan_out::Known;
 
 /// Files dead letters. Cheap to clone.
 #[derive(Clone)]
@@ -49,8 +51,23 @@ impl Clerk {
         warn!(reason = reason.as_str(), "a message is a dead letter: {error}");
         let now = Timestamp::now();
         let id = DeadLetterId::new(now, rand::random());
-        let client = self.store.client().await?;
-        dead_letters::of_message(&client, id, fingerprint(&message.body), reason, &error, &message.body, now).await
+        let known = Known::read(message).ok();
+        let dead = Undelivered {
+            fingerprint: fingerprint(&message.body),
+            reason,
+            error: &error,
+            message: &message.body,
+            event: known.as_ref().map(|known| (known.id, known.audience, &known.event_type)),
+        };
+        let mut client = self.store.client().await?;
+        let transaction = client.transaction().await?;
+        dead_letters::of_message(&transaction, id, &dead, now).await?;
+        if let Some(known) = &known {
+            // Otherwise it would come again from there, and whoever handled it would die again.
+            events::give_up(&transaction, known.id, known.part).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
     }
 
     /// Files the dead letter of a delivery, unless it was filed before, and tells its tenant, if it wants to hear of it.

@@ -1,7 +1,8 @@
 //! One event becomes one delivery for each subscription that wants it.
 //!
-//! A delivery's id is derived from event and subscription, so a message that comes twice inserts
-//! nothing the second time. Rows that were there already are left alone: either their message is on
+//! Invariant: an event's outbox row goes in the statement that inserts its deliveries. Until then its message comes
+//! again, from the broker or from the outbox; after it, a message that comes inserts nothing, since a delivery's id is
+//! derived from event and subscription. Rows that were there already are left alone: either their message is on
 //! its way, or their lease runs out and the scheduler publishes it.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,8 @@ use posthorn_core::subscription::{Audience, EventFacts, targets};
 use posthorn_core::time::{later, whole_micros};
 use posthorn_process::trace;
 use posthorn_store::batcher::{Batcher, Item, Limits};
-use posthorn_store::deliveries::{self, NewDelivery};
+use posthorn_store::deliveries::{self, FannedOut, NewDelivery};
+use posthorn_store::events::{self, Part};
 use posthorn_store::snapshot::{Entry, Subscriptions};
 use posthorn_store::{Error, Store};
 use prost::Message as _;
@@ -32,14 +34,17 @@ use crate::settings::FanOut as Settings;
 /// How long an ordered delivery waits for earlier ones that are dispatched at the same time.
 const SETTLING: Duration = Duration::from_millis(200);
 
-/// The deliveries of one message.
+/// The deliveries of one message, and what it carried.
 #[derive(Clone, Debug)]
-struct Insert(Arc<[NewDelivery]>);
+struct Insert {
+    deliveries: Arc<[NewDelivery]>,
+    fanned_out: FannedOut,
+}
 
 impl Item for Insert {
     // A batch is bounded by rows, so rows are what is weighed.
     fn bytes(&self) -> usize {
-        self.0.len()
+        self.deliveries.len()
     }
 }
 
@@ -56,14 +61,14 @@ pub struct FanOut {
 
 /// An event as fan-out knows it.
 #[derive(Debug)]
-struct Known {
-    id: EventId,
+pub struct Known {
+    pub id: EventId,
     source_id: SourceId,
-    audience: Audience,
-    event_type: EventType,
+    pub audience: Audience,
+    pub event_type: EventType,
     event: Event,
-    /// Of a chunk: only these subscriptions, both included.
-    range: Option<(SubscriptionId, SubscriptionId)>,
+    /// A chunk is not all of it.
+    pub part: Part,
 }
 
 impl FanOut {
@@ -84,11 +89,12 @@ impl FanOut {
         let inserting = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Insert>| {
             let store = db.clone();
             async move {
-                let all: Vec<NewDelivery> = batch.iter().flat_map(|insert| insert.0.iter().cloned()).collect();
+                let all: Vec<NewDelivery> = batch.iter().flat_map(|insert| insert.deliveries.iter().cloned()).collect();
+                let fanned_out: Vec<FannedOut> = batch.iter().map(|insert| insert.fanned_out).collect();
                 metrics::histogram!("posthorn_fan_out_batch_deliveries").record(all.len() as f64);
-                let new = deliveries::insert(&store.client().await?, &all, Timestamp::now()).await?;
+                let new = deliveries::insert(&store.client().await?, &all, &fanned_out, Timestamp::now()).await?;
                 let is_new = |delivery: &NewDelivery| new.contains(&delivery.id);
-                Ok(batch.iter().map(|insert| insert.0.iter().map(is_new).collect()).collect())
+                Ok(batch.iter().map(|insert| insert.deliveries.iter().map(is_new).collect()).collect())
             }
         });
         let crowds = Mutex::default();
@@ -114,15 +120,14 @@ impl FanOut {
     async fn fan_out(&self, known: Known) -> Disposition {
         let matches = self.matches(&known);
         debug!(matches = matches.len(), "event {} is for {} subscriptions", known.id, matches.len());
-        if known.range.is_none() && matches.len() > self.settings.chunk {
+        if known.part.is_whole() && matches.len() > self.settings.chunk {
             return self.split(&known, &matches).await;
-        }
-        if matches.is_empty() {
-            return Disposition::Done;
         }
         let now = Timestamp::now();
         let new: Arc<[NewDelivery]> = matches.iter().map(|entry| self.new_delivery(&known, entry, now)).collect();
-        let inserted = match self.inserting.submit_patiently(Insert(Arc::clone(&new))).await {
+        let fanned_out = FannedOut { event_id: known.id, part: known.part, audience: known.audience };
+        let insert = Insert { deliveries: Arc::clone(&new), fanned_out };
+        let inserted = match self.inserting.submit_patiently(insert).await {
             Ok(inserted) => inserted,
             Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "fan-out has to wait for the database");
@@ -153,30 +158,43 @@ impl FanOut {
         };
         targets(facts, candidates.iter().map(Target))
             .map(|target| Arc::clone(target.0))
-            .filter(|entry| known.range.is_none_or(|(first, last)| first <= entry.id && entry.id <= last))
+            .filter(|entry| known.part.contains(entry.id))
             .collect()
     }
 
     /// A wide event becomes chunks, so that several dispatchers share it and a repeat costs little.
+    /// A relay publishes those that the broker does not get from here.
     async fn split(&self, known: &Known, matches: &[Arc<Entry>]) -> Disposition {
-        let publishing = matches.chunks(self.settings.chunk).filter_map(|chunk| {
-            let (first, last) = (chunk.first()?.id, chunk.last()?.id);
+        let part = |chunk: &[Arc<Entry>]| Some(Part { first: chunk.first()?.id, last: chunk.last()?.id });
+        let parts: Vec<Part> = matches.chunks(self.settings.chunk).filter_map(part).collect();
+        if let Err(error) = self.note(known.id, &parts).await {
+            warn!(error = &error as &dyn std::error::Error, "fan-out has to wait for the database");
+            return Disposition::Stall;
+        }
+        let publishing = parts.iter().map(|&Part { first, last }| {
             let body = Chunk {
                 event: Some(known.event.clone()),
                 first_subscription_id: message::bytes(first.as_uuid()),
                 last_subscription_id: message::bytes(last.as_uuid()),
             };
-            Some(self.publisher.publish(Outgoing {
+            self.publisher.publish(Outgoing {
                 exchange: EVENTS,
                 routing_key: CHUNK.to_owned(),
                 message_id: format!("{}/{first}", known.id),
                 traceparent: String::new(),
                 body: body.encode_to_vec(),
-            }))
+            })
         });
         let published = futures_util::future::join_all(publishing).await;
-        // Without its chunks the event would be lost, so the message stays until the broker has them.
-        if published.iter().all(Result::is_ok) { Disposition::Done } else { Disposition::Stall }
+        let failed = published.iter().filter(|published| published.is_err()).count();
+        if failed > 0 {
+            warn!(failed, "parts of event {} wait in the outbox: the broker did not take their messages", known.id);
+        }
+        Disposition::Done
+    }
+
+    async fn note(&self, id: EventId, parts: &[Part]) -> posthorn_store::Result<()> {
+        events::split(&self.store.client().await?, id, parts).await
     }
 
     fn new_delivery(&self, known: &Known, entry: &Entry, now: Timestamp) -> NewDelivery {
@@ -247,7 +265,7 @@ impl std::ops::Deref for Target<'_> {
 
 /// Why a message is no event.
 #[derive(Debug, thiserror::Error)]
-enum Unreadable {
+pub enum Unreadable {
     #[error("not an event message")]
     Wire(#[from] prost::DecodeError),
     #[error(transparent)]
@@ -261,21 +279,22 @@ enum Unreadable {
 }
 
 impl Known {
-    fn read(message: &Message) -> Result<Self, Unreadable> {
+    /// Fails where the message is no event's.
+    pub fn read(message: &Message) -> Result<Self, Unreadable> {
         match message.routing_key.as_str() {
-            EVENT => Self::of(Event::decode(message.body.as_slice())?, None),
+            EVENT => Self::of(Event::decode(message.body.as_slice())?, Part::whole()),
             CHUNK => {
                 let chunk = Chunk::decode(message.body.as_slice())?;
                 let bound = |field, bytes: &[u8]| message::uuid(field, bytes).map(SubscriptionId::from_uuid);
                 let first = bound("first_subscription_id", &chunk.first_subscription_id)?;
                 let last = bound("last_subscription_id", &chunk.last_subscription_id)?;
-                Self::of(chunk.event.ok_or(Unreadable::Missing("event"))?, Some((first, last)))
+                Self::of(chunk.event.ok_or(Unreadable::Missing("event"))?, Part { first, last })
             }
             other => Err(Unreadable::RoutingKey(other.to_owned())),
         }
     }
 
-    fn of(event: Event, range: Option<(SubscriptionId, SubscriptionId)>) -> Result<Self, Unreadable> {
+    fn of(event: Event, part: Part) -> Result<Self, Unreadable> {
         let audience = match (event.routed(), &event.tenant_id) {
             (Routed::Broadcast, _) => Audience::Everyone,
             (Routed::Unrouted, _) => Audience::Nobody,
@@ -289,7 +308,7 @@ impl Known {
             source_id: SourceId::from_uuid(message::uuid("source_id", &event.source_id)?),
             event_type: EventType::parse(&event.event_type)?,
             audience,
-            range,
+            part,
             event,
         })
     }

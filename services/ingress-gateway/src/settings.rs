@@ -77,6 +77,8 @@ pub struct Relay {
     pub batch: i64,
     /// For how long they are taken, in seconds.
     pub lease_seconds: u32,
+    /// Events waiting in their queue above which nothing is published again.
+    pub max_depth: u32,
 }
 
 impl Settings {

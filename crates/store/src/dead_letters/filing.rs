@@ -5,6 +5,7 @@ use posthorn_core::delivery::DeadReason;
 use posthorn_core::event_type::EventType;
 use posthorn_core::id::{DeadLetterId, DeliveryId, EventId, SubscriptionId, TenantId, floor};
 use posthorn_core::operational::Parcel;
+use posthorn_core::subscription::Audience;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -106,23 +107,42 @@ pub async fn of_delivery(
     Ok(Some((parcel, readable("dead_letters.reason", DeadReason::parse(row.get("reason")))?)))
 }
 
-/// The dead letter of a message that names nothing we know; the message is kept.
+/// A message that is of no delivery, and what is said of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Undelivered<'a> {
+    pub fingerprint: Uuid,
+    pub reason: DeadReason,
+    pub error: &'a str,
+    pub message: &'a [u8],
+    /// The event that was not fanned out, where it is one.
+    pub event: Option<(EventId, Audience, &'a EventType)>,
+}
+
+/// The dead letter of a message that is of no delivery; the message is kept.
 pub async fn of_message(
     db: &impl GenericClient,
     id: DeadLetterId,
-    fingerprint: Uuid,
-    reason: DeadReason,
-    error: &str,
-    message: &[u8],
+    dead: &Undelivered<'_>,
     now: Timestamp,
 ) -> Result<()> {
     let statement = db
         .prepare_cached(
-            "INSERT INTO dead_letters (id, fingerprint, reason, error, message, died_at)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (fingerprint) DO NOTHING",
+            "INSERT INTO dead_letters (id, fingerprint, reason, error, message, died_at, event_id, tenant_id, event_type)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (fingerprint) DO NOTHING",
         )
         .await?;
-    db.execute(&statement, &[id.as_uuid(), &fingerprint, &reason.as_str(), &error, &message, &now]).await?;
+    let event = dead.event.map(|(id, ..)| *id.as_uuid());
+    let tenant = match dead.event {
+        Some((_, Audience::Tenant(tenant), _)) => Some(*tenant.as_uuid()),
+        _ => None,
+    };
+    let event_type = dead.event.map(|(.., event_type)| event_type.as_str());
+    let reason = dead.reason.as_str();
+    db.execute(
+        &statement,
+        &[id.as_uuid(), &dead.fingerprint, &reason, &dead.error, &dead.message, &now, &event, &tenant, &event_type],
+    )
+    .await?;
     Ok(())
 }
 

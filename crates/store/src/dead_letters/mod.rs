@@ -14,7 +14,7 @@ use crate::page::{self, Page, Span};
 use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
-pub use filing::{Death, of_delivery, of_message, untold};
+pub use filing::{Death, Undelivered, of_delivery, of_message, untold};
 
 #[derive(Clone, Debug)]
 pub struct DeadLetter {

@@ -13,8 +13,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use posthorn_core::delivery::HeldReason;
 use posthorn_core::id::{self, DeliveryId, EventId, SubscriptionId, TenantId};
+use posthorn_core::subscription::Audience;
 use uuid::Uuid;
 
+use crate::events::Part;
 use crate::{GenericClient, Result};
 
 pub use by_hand::{cancel, replay, set_going, states};
@@ -35,6 +37,15 @@ pub struct NewDelivery {
     pub due_at: Timestamp,
 }
 
+/// What was fanned out as somebody understood it: with that its outbox row goes.
+#[derive(Clone, Copy, Debug)]
+pub struct FannedOut {
+    pub event_id: EventId,
+    pub part: Part,
+    /// Whom the message said the event is for. One that said "nobody" is out of date once somebody routed the event.
+    pub audience: Audience,
+}
+
 const INSERT: &str = "
 WITH n AS (
     INSERT INTO deliveries (id, event_id, subscription_id, tenant_id, event_type, state, held_reason, due_at, created_at, updated_at)
@@ -42,6 +53,8 @@ WITH n AS (
            CASE WHEN held_reason IS NULL THEN 'queued' ELSE 'held' END, held_reason, due_at, $8, $8
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::text[], $7::timestamptz[])
         AS t(id, event_id, subscription_id, tenant_id, event_type, held_reason, due_at)
+    -- In one order for everybody: two that insert the same must not deadlock.
+    ORDER BY id
     ON CONFLICT (id) DO NOTHING RETURNING id, subscription_id, state, due_at
 ),
 -- Locked whatever the row says: a scheduler that is just noting that nothing is held any more does not see what is
@@ -56,11 +69,25 @@ l AS (
 h AS (
     UPDATE subscription_runtime r SET next_due_at = l.due FROM l
     WHERE r.subscription_id = l.subscription_id AND (l.next_due_at IS NULL OR l.next_due_at > l.due)
+),
+o AS (
+    DELETE FROM outbox WHERE (event_id, first_subscription_id) IN (
+        SELECT o.event_id, o.first_subscription_id FROM outbox o
+        JOIN unnest($9::uuid[], $10::uuid[], $11::bool[]) AS f(event_id, first, unrouted)
+            ON o.event_id = f.event_id AND o.first_subscription_id = f.first
+        WHERE NOT f.unrouted OR EXISTS (SELECT FROM events e WHERE e.id = f.event_id AND e.audience = 'unrouted')
+        ORDER BY 1, 2 FOR UPDATE OF o)
 )
 SELECT id FROM n";
 
-/// Inserts what is not there yet; tells which ones were new.
-pub async fn insert(db: &impl GenericClient, new: &[NewDelivery], now: Timestamp) -> Result<HashSet<DeliveryId>> {
+/// Inserts what is not there yet and takes what it comes from out of the outbox, all or nothing; tells which
+/// deliveries were new.
+pub async fn insert(
+    db: &impl GenericClient,
+    new: &[NewDelivery],
+    fanned_out: &[FannedOut],
+    now: Timestamp,
+) -> Result<HashSet<DeliveryId>> {
     let ids: Vec<Uuid> = new.iter().map(|d| *d.id.as_uuid()).collect();
     let events: Vec<Uuid> = new.iter().map(|d| *d.event_id.as_uuid()).collect();
     let subscriptions: Vec<Uuid> = new.iter().map(|d| *d.subscription_id.as_uuid()).collect();
@@ -69,7 +96,15 @@ pub async fn insert(db: &impl GenericClient, new: &[NewDelivery], now: Timestamp
     let held: Vec<Option<&str>> = new.iter().map(|d| d.held.map(HeldReason::as_str)).collect();
     let due: Vec<Timestamp> = new.iter().map(|d| d.due_at).collect();
     let statement = db.prepare_cached(INSERT).await?;
-    let rows = db.query(&statement, &[&ids, &events, &subscriptions, &tenants, &types, &held, &due, &now]).await?;
+    let from: Vec<Uuid> = fanned_out.iter().map(|f| *f.event_id.as_uuid()).collect();
+    let first: Vec<Uuid> = fanned_out.iter().map(|f| *f.part.first.as_uuid()).collect();
+    let unrouted: Vec<bool> = fanned_out.iter().map(|f| f.audience == Audience::Nobody).collect();
+    let rows = db
+        .query(
+            &statement,
+            &[&ids, &events, &subscriptions, &tenants, &types, &held, &due, &now, &from, &first, &unrouted],
+        )
+        .await?;
     Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())
 }
 

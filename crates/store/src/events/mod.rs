@@ -1,4 +1,4 @@
-//! Accepted events, the keys that make them unique, and the outbox that carries them to the broker.
+//! Accepted events, the keys that make them unique, and the outbox that carries them to their deliveries.
 
 mod accept;
 mod history;
@@ -16,7 +16,7 @@ use crate::{GenericClient, Result};
 
 pub use accept::{Accepted, NewEvent, Origin, accept};
 pub use history::{Assigned, Dispatched, Event, Filter, SourceName, WholeEvent, assign, find, list, next};
-pub use outbox::{Relayable, outbox_backlog, relay_now, relayed, take_due};
+pub use outbox::{Part, Relayable, give_up, outbox_backlog, relay_now, split, take_due};
 
 /// How long the accepting gateway has the outbox row to itself.
 const OUTBOX_HEAD_START_SECS: i32 = 5;

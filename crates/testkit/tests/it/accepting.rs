@@ -1,7 +1,9 @@
 //! The record under what gateways ask of it: each event once, and kept until the broker has it.
 
 use jiff::Timestamp;
-use posthorn_store::events::{self, Accepted, NewEvent};
+use posthorn_core::subscription::Audience;
+use posthorn_store::deliveries::{self, FannedOut};
+use posthorn_store::events::{self, Accepted, NewEvent, Part};
 use posthorn_testkit::Database;
 
 use crate::record::{event, now};
@@ -66,7 +68,7 @@ async fn batches_with_the_same_keys_in_opposite_order_do_not_deadlock_and_each_k
 }
 
 #[tokio::test]
-async fn the_relay_gets_what_was_accepted_until_it_is_settled() {
+async fn the_relay_gets_what_was_accepted_until_it_is_fanned_out() {
     let database = Database::create().await;
     let client = database.store.client().await.unwrap();
     let new = event("a", now());
@@ -77,6 +79,7 @@ async fn the_relay_gets_what_was_accepted_until_it_is_settled() {
     let due = events::take_due(&client, 10, 30.0, 1).await.unwrap();
     assert_eq!((due[0].id, due[0].body.is_none()), (new.id, true), "larger than asked for");
     assert!(events::take_due(&client, 10, 30.0, 8192).await.unwrap().is_empty(), "taken for a while");
-    events::relayed(&client, &[new.id]).await.unwrap();
+    let fanned_out = FannedOut { event_id: new.id, part: Part::whole(), audience: Audience::Nobody };
+    deliveries::insert(&client, &[], &[fanned_out], now()).await.unwrap();
     assert_eq!(events::outbox_backlog(&client).await.unwrap().0, 0);
 }

@@ -41,7 +41,7 @@ async fn deliveries_are_counted_for_their_subscription_their_tenant_and_all_befo
             let mut new = delivery(tenant, subscription, None, later(now(), secs(60)));
             new.event_id = EventId::new(now(), [number; 10]);
             new.id = DeliveryId::derive(new.event_id, subscription);
-            deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+            deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
             let hour = hours_ago(3 + u64::from(number % 2));
             let recorded = deliveries::record(&client, &[report(&new, 1, Next::Delivered)], hour).await.unwrap();
             assert_eq!(recorded.moved.len(), 1);
@@ -93,7 +93,7 @@ async fn a_window_is_exact_whatever_hour_it_begins_with_before_and_after_days_ha
         let mut new = delivery(tenant, subscription, None, later(now(), secs(60)));
         new.event_id = EventId::new(now(), [u8::try_from(number).unwrap(); 10]);
         new.id = DeliveryId::derive(new.event_id, subscription);
-        deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+        deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
         deliveries::record(&client, &[report(&new, 1, Next::Delivered)], *hour).await.unwrap();
         let of_hour = NewEvent { received_at: *hour, ..event(&format!("key {number}"), now()) };
         events::accept(&client, &[of_hour], now()).await.unwrap();

@@ -24,7 +24,7 @@ async fn furnish(client: &Client, tenant: TenantId, subscription: SubscriptionId
         new.id = DeliveryId::derive(new.event_id, subscription);
         made.push(new);
     }
-    deliveries::insert(client, &made, now()).await.unwrap();
+    deliveries::insert(client, &made, &[], now()).await.unwrap();
     let reports: Vec<_> = made.iter().map(|new| report(new, 1, Next::Delivered)).collect();
     deliveries::record(client, &reports, now()).await.unwrap();
 }
@@ -87,7 +87,7 @@ async fn a_janitor_that_finds_all_its_rows_taken_does_not_call_a_tenant_erased()
             new
         })
         .collect();
-    deliveries::insert(&client, &made, now()).await.unwrap();
+    deliveries::insert(&client, &made, &[], now()).await.unwrap();
     delete(&mut client, tenant).await;
 
     let before = later(now(), secs(1));

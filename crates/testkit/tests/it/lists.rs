@@ -77,7 +77,7 @@ async fn deliveries_of_some_types_and_states_are_all_listed_newest_first() {
             made.push(new);
         }
     }
-    deliveries::insert(&client, &made, now()).await.unwrap();
+    deliveries::insert(&client, &made, &[], now()).await.unwrap();
 
     let tenant = made[0].tenant_id;
     for texts in PATTERNS {

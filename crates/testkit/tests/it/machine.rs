@@ -113,7 +113,7 @@ impl World {
         let now = now();
         let lease = whole_micros(later(later(now, QUEUE), TIMEOUT));
         let new = delivery(tenant, subscription, None, lease);
-        deliveries::insert(&client, std::slice::from_ref(&new), now).await.unwrap();
+        deliveries::insert(&client, std::slice::from_ref(&new), &[], now).await.unwrap();
         let first = Message {
             generation: 1,
             attempt: 1,

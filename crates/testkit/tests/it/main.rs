@@ -13,6 +13,7 @@ mod health;
 mod lists;
 mod machine;
 mod ordered;
+mod outbox;
 mod record;
 mod replays;
 mod reseal;

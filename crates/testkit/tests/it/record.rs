@@ -137,7 +137,7 @@ async fn of_two_messages_for_one_attempt_only_one_is_obeyed() {
     let (tenant, subscription) = subscribed(&client).await;
     let lease = now();
     let new = delivery(tenant, subscription, None, lease);
-    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
 
     // The lease ran out: the scheduler publishes a second message while the first is still somewhere.
     let renewed = schedule::renew_lost(&client, 10, whole_micros(later(now(), secs(60))), now()).await.unwrap();
@@ -155,7 +155,7 @@ async fn what_the_broker_never_got_is_published_again_before_its_lease_runs_out(
     let (tenant, subscription) = subscribed(&client).await;
     let lease = whole_micros(later(now(), secs(60)));
     let [refused, renewed] = [(); 2].map(|()| delivery(tenant, subscription, None, lease));
-    deliveries::insert(&client, &[refused.clone(), renewed.clone()], now()).await.unwrap();
+    deliveries::insert(&client, &[refused.clone(), renewed.clone()], &[], now()).await.unwrap();
 
     // Somebody renewed the lease of the other one meanwhile: there is a message for it.
     let old = whole_micros(later(now(), secs(30)));
@@ -171,8 +171,8 @@ async fn recording_twice_changes_nothing_the_second_time() {
     let client = database.store.client().await.unwrap();
     let (tenant, subscription) = subscribed(&client).await;
     let new = delivery(tenant, subscription, None, later(now(), secs(60)));
-    assert_eq!(deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap().len(), 1);
-    assert!(deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap().is_empty());
+    assert_eq!(deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap().len(), 1);
+    assert!(deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap().is_empty());
 
     let reports = [report(&new, 1, Next::Delivered)];
     assert_eq!(deliveries::record(&client, &reports, now()).await.unwrap().moved.len(), 1);
@@ -192,7 +192,7 @@ async fn a_terminal_delivery_moves_by_nothing_but_a_replay() {
     let client = database.store.client().await.unwrap();
     let (tenant, subscription) = subscribed(&client).await;
     let new = delivery(tenant, subscription, None, later(now(), secs(60)));
-    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
     deliveries::record(&client, &[report(&new, 1, Next::Dead(DeadReason::Exhausted))], now()).await.unwrap();
 
     deliveries::record(&client, &[report(&new, 2, Next::Delivered)], now()).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_thousand_rows_of_one_endpoint_do_not_hide_anothers() {
     let long_ago = whole_micros(Timestamp::from_second(now().as_second() - 3600).unwrap());
     let mut new: Vec<_> = (0..1000).map(|_| delivery(tenant, busy, Some(HeldReason::Retry), long_ago)).collect();
     new.push(delivery(other_tenant, quiet, Some(HeldReason::Retry), whole_micros(now())));
-    deliveries::insert(&client, &new, now()).await.unwrap();
+    deliveries::insert(&client, &new, &[], now()).await.unwrap();
 
     let transaction = client.transaction().await.unwrap();
     let due = schedule::due_subscriptions(&transaction, 10, now()).await.unwrap();
@@ -254,11 +254,11 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
     for _ in 0..10 {
         let (tenant, limited) = subscribed(&client).await;
         let backlog = delivery(tenant, limited, Some(HeldReason::Rate), long_ago);
-        deliveries::insert(&client, &[backlog], now()).await.unwrap();
+        deliveries::insert(&client, &[backlog], &[], now()).await.unwrap();
     }
     let (tenant, other) = subscribed(&client).await;
     let retry = delivery(tenant, other, Some(HeldReason::Retry), now());
-    deliveries::insert(&client, &[retry], now()).await.unwrap();
+    deliveries::insert(&client, &[retry], &[], now()).await.unwrap();
 
     // A scheduler that looks at five at a time, and whose rate limits have nothing to hand out.
     let mut looked_at = Vec::new();
@@ -295,7 +295,7 @@ async fn the_record_remembers_what_came_of_the_last_attempts_as_the_breaker_coun
     for (batch, failures) in [0b1u32, 0b0110, 0b1111_0000_1010, 0, 0b101, u32::MAX].into_iter().enumerate() {
         let length = [1, 4, 12, 3, 3, 25][batch];
         let new: Vec<_> = (0..length).map(|_| delivery(tenant, subscription, None, later(now(), secs(60)))).collect();
-        deliveries::insert(&client, &new, now()).await.unwrap();
+        deliveries::insert(&client, &new, &[], now()).await.unwrap();
         let reports: Vec<Report> = new
             .iter()
             .enumerate()
@@ -330,7 +330,7 @@ async fn a_put_back_moves_no_delivery_that_somebody_has_claimed() {
     let (tenant, subscription) = subscribed(&client).await;
     let lease = whole_micros(later(now(), secs(60)));
     let new = delivery(tenant, subscription, None, lease);
-    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
     assert_eq!(deliveries::claim(&client, &[claim(&new, lease)]).await.unwrap().len(), 1);
 
     // The message came back although whoever had it lives and attempts.
@@ -346,7 +346,7 @@ async fn a_dead_letter_that_was_deleted_does_not_come_back() {
     let client = database.store.client().await.unwrap();
     let (tenant, subscription) = subscribed(&client).await;
     let new = delivery(tenant, subscription, None, whole_micros(later(now(), secs(60))));
-    deliveries::insert(&client, std::slice::from_ref(&new), now()).await.unwrap();
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
     deliveries::record(&client, &[report(&new, 1, Next::Dead(DeadReason::Exhausted))], now()).await.unwrap();
     let (since, later_on) = (Timestamp::UNIX_EPOCH, later(now(), secs(600)));
     let untold = dead_letters::untold(&client, since, later_on, 10).await.unwrap();
@@ -365,7 +365,7 @@ async fn a_delivery_held_while_the_scheduler_finds_nothing_more_is_not_forgotten
     let mut scheduler = database.store.client().await.unwrap();
     let (tenant, limited) = subscribed(&scheduler).await;
     let long_ago = whole_micros(Timestamp::from_second(now().as_second() - 60).unwrap());
-    deliveries::insert(&scheduler, &[delivery(tenant, limited, Some(HeldReason::Rate), long_ago)], now())
+    deliveries::insert(&scheduler, &[delivery(tenant, limited, Some(HeldReason::Rate), long_ago)], &[], now())
         .await
         .unwrap();
 
@@ -385,7 +385,7 @@ async fn a_delivery_held_while_the_scheduler_finds_nothing_more_is_not_forgotten
     let mut inserting = tokio::spawn({
         let store = database.store.clone();
         let next = delivery(tenant, limited, Some(HeldReason::Rate), whole_micros(now()));
-        async move { deliveries::insert(&store.client().await.unwrap(), &[next], now()).await.unwrap() }
+        async move { deliveries::insert(&store.client().await.unwrap(), &[next], &[], now()).await.unwrap() }
     });
     let _ = tokio::time::timeout(Duration::from_millis(500), &mut inserting).await;
     transaction.commit().await.unwrap();
@@ -413,7 +413,7 @@ async fn what_a_rate_allowed_and_nobody_needed_goes_back() {
     let mut client = database.store.client().await.unwrap();
     let (tenant, limited) = subscribed(&client).await;
     let one = delivery(tenant, limited, Some(HeldReason::Rate), whole_micros(now()));
-    deliveries::insert(&client, &[one], now()).await.unwrap();
+    deliveries::insert(&client, &[one], &[], now()).await.unwrap();
     let allowance = Allowance {
         subscription_id: limited,
         limit: 5,

@@ -137,8 +137,10 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let client = client.transaction().await.map_err(Error::from)?;
     let dead = dead_letters::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("dead letter", id))?;
-    let delivery =
-        dead.delivery_id.ok_or_else(|| ApiError::conflict("the message names no delivery that could be replayed"))?;
+    let delivery = dead.delivery_id.ok_or_else(|| match dead.event_id {
+        Some(event) => ApiError::conflict(format!("it is an event's: replay that by POST /v1/events/{event}/replay")),
+        None => ApiError::conflict("the message names no delivery that could be replayed"),
+    })?;
     let found = deliveries::find(&client, tenant, delivery).await?;
     let found = found.ok_or_else(|| ApiError::conflict("its delivery is older than the retention"))?;
     let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;

@@ -25,6 +25,7 @@ pub mod rejected_requests;
 pub mod replays;
 pub mod reseal;
 pub mod rollup;
+mod sabotage;
 pub mod schedule;
 pub mod seal;
 pub mod snapshot;

@@ -43,6 +43,7 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Reads the settings. Connects to nothing yet: a database that is down now may be up later.
     pub fn new(settings: &Settings, sealer: Sealer) -> Result<Self> {
+        crate::sabotage::confess();
         let config = connection_config(settings)?;
         let tls = tls()?;
         let manager = Manager::from_config(

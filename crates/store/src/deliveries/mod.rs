@@ -17,6 +17,7 @@ use posthorn_core::subscription::Audience;
 use uuid::Uuid;
 
 use crate::events::Part;
+use crate::sabotage::fence;
 use crate::{GenericClient, Result};
 
 pub use by_hand::{cancel, replay, set_going, states};
@@ -121,12 +122,15 @@ pub struct Claim {
     pub new_lease: Timestamp,
 }
 
-const CLAIM: &str = "
+const CLAIM: &str = concat!(
+    "
 UPDATE deliveries d SET due_at = c.new_lease
 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::timestamptz[]) AS c(id, generation, attempt, lease, new_lease)
 WHERE d.id = c.id AND d.id >= $6 AND d.id <= $7
-  AND d.state = 'queued' AND d.generation = c.generation AND d.attempt = c.attempt - 1 AND d.due_at = c.lease
-RETURNING d.id";
+  AND d.state = 'queued' AND d.generation = c.generation AND d.attempt = c.attempt - 1",
+    fence!(),
+    " RETURNING d.id"
+);
 
 /// Takes rows for an attempt; tells which were still as believed.
 pub async fn claim(db: &impl GenericClient, claims: &[Claim]) -> Result<HashSet<DeliveryId>> {

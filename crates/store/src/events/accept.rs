@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::{OUTBOX_HEAD_START_SECS, audience};
 use crate::error::readable;
+use crate::sabotage::outbox;
 use crate::{GenericClient, Result};
 
 /// A verified request that may be a new event.
@@ -114,7 +115,8 @@ pub enum Accepted {
     },
 }
 
-const ACCEPT: &str = "
+const ACCEPT: &str = concat!(
+    "
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bool[], $6::uuid[], $7::text[], $8::text[],
                          $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::text[], $15::bytea[],
@@ -148,7 +150,9 @@ e AS (
     SELECT id, tenant, audience, source_id, source_slug, event_type, provider_event_id, dedup_key,
            occurred_at, received_at, headers, content_type, traceparent, body, schema_violation FROM r
 ),
-o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $19) FROM r),
+o AS (INSERT INTO outbox (event_id, due_at) SELECT id, now() + make_interval(secs => $19) FROM r",
+    outbox!(),
+    "),
 -- Of each tenant, nil for none, and of all. Sorted as the dedup keys are, and for the same reason.
 s AS (
     INSERT INTO event_stats AS s (tenant_id, source_id, hour, event_type, shard, received, schema_violations, last_received_at)
@@ -161,7 +165,8 @@ s AS (
     SET received = s.received + excluded.received, schema_violations = s.schema_violations + excluded.schema_violations,
         last_received_at = greatest(s.last_received_at, excluded.last_received_at)
 )
-SELECT id, tenant, audience FROM r";
+SELECT id, tenant, audience FROM r"
+);
 
 /// Accepts what is new, in one statement: dedup keys, events and outbox, all or nothing. Answers in
 /// the order of `events`. `now` chooses the dedup buckets.

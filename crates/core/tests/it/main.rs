@@ -7,6 +7,8 @@ mod corpus;
 #[cfg(test)]
 mod garbage;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod imitations;
 #[cfg(test)]
 mod sources;

@@ -1,6 +1,7 @@
 //! Brings the schema to this version. Forward only.
 
 use jiff::Timestamp;
+use refinery::Target;
 
 use crate::{Error, Result, Store, partitions};
 
@@ -14,6 +15,15 @@ const LOCK: i64 = 0x706f_7374_686f_726e;
 /// Runs what is missing, one transaction for each migration, and makes the partitions of the coming
 /// week. Any number of processes may call it at once.
 pub async fn run(store: &Store, now: Timestamp) -> Result<Vec<String>> {
+    run_to(store, Target::Latest, now).await
+}
+
+/// Brings the schema to the version that an older program was built for.
+pub async fn run_to_version(store: &Store, version: i32, now: Timestamp) -> Result<Vec<String>> {
+    run_to(store, Target::Version(version), now).await
+}
+
+async fn run_to(store: &Store, target: Target, now: Timestamp) -> Result<Vec<String>> {
     let (config, tls) = store.raw();
     let mut config = config.clone();
     // A migration may take its time, and waits for another process that migrates.
@@ -22,6 +32,7 @@ pub async fn run(store: &Store, now: Timestamp) -> Result<Vec<String>> {
     let connection = tokio::spawn(connection);
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     let report = embedded::migrations::runner()
+        .set_target(target)
         .run_async(&mut client)
         .await
         .map_err(|error| Error::Migration(Box::new(error)))?;

@@ -18,6 +18,19 @@ pub struct Database {
 
 impl Database {
     pub async fn create() -> Self {
+        let database = Self::empty().await;
+        migrate::run(&database.store, Timestamp::now()).await.expect("the migrations");
+        database
+    }
+
+    /// At the version of an older program.
+    pub async fn create_at(version: i32) -> Self {
+        let database = Self::empty().await;
+        migrate::run_to_version(&database.store, version, Timestamp::now()).await.expect("the migrations");
+        database
+    }
+
+    async fn empty() -> Self {
         let schema = format!("test_{}", unique());
         let base = variable("POSTHORN_TEST_DATABASE_URL");
         let (client, connection) = tokio_postgres::connect(&base, tokio_postgres::NoTls).await.expect("the database");
@@ -29,7 +42,6 @@ impl Database {
         let separator = if base.contains('?') { '&' } else { '?' };
         let url = format!("{base}{separator}options=-csearch_path%3D{schema}");
         let store = Self::store(&url);
-        migrate::run(&store, Timestamp::now()).await.expect("the migrations");
         Self { url, store }
     }
 

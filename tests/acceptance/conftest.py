@@ -27,7 +27,7 @@ OFFSET = int(os.environ.get("POSTHORN_ACCEPTANCE_PORT_OFFSET", DEFAULT_OFFSET)) 
 NAME = f"acceptance-{PROCESS}" if PROCESS else "acceptance"
 
 # Modules that kill services, or have them run with other settings.
-DISTURBING = ("test_breaker", "test_contract", "test_outages", "test_private_networks", "test_replays")
+DISTURBING = ("test_backup", "test_breaker", "test_contract", "test_outages", "test_private_networks", "test_replays")
 # Of these, the one after which nothing in its world is as it was.
 LAST = "test_contract"
 

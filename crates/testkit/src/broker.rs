@@ -35,11 +35,16 @@ impl Broker {
         &self.vhost
     }
 
+    /// The connections to this vhost. The broker tells of new ones after some seconds.
+    pub async fn connections(&self) -> Vec<String> {
+        let connections = self.manage(Method::GET, &format!("vhosts/{}/connections", self.vhost), None).await;
+        let name = |connection: &Value| connection["name"].as_str().map(str::to_owned);
+        connections.as_array().into_iter().flatten().filter_map(name).collect()
+    }
+
     /// Ends every connection to this vhost from the broker's side.
     pub async fn close_connections(&self) -> usize {
-        let connections = self.manage(Method::GET, &format!("vhosts/{}/connections", self.vhost), None).await;
-        let names: Vec<&str> =
-            connections.as_array().into_iter().flatten().filter_map(|connection| connection["name"].as_str()).collect();
+        let names = self.connections().await;
         for name in &names {
             let mut url = self.management.clone();
             url.path_segments_mut().expect("a base").extend(["api", "connections", name]);

@@ -20,6 +20,10 @@ test *arguments:
 acceptance:
     ./deploy/local/test --only acceptance
 
+# Kill and hinder a whole Posthorn under load, and compare three ledgers (`just chaos --seconds 300 --seed 7`)
+chaos *arguments:
+    ./deploy/local/chaos {{ arguments }}
+
 # Put the contract to the dispatcher, with so many random cases for each operation
 contract examples="100":
     ./deploy/local/contract-test {{ examples }}

@@ -190,6 +190,26 @@ stop_rabbitmq() {
 }
 stop_node() { stop_process "$1" rabbitmq 60; }
 
+# lose_rabbitmq_data DIR: what a node that does not run had stored, as if its disk were gone.
+lose_rabbitmq_data() {
+    local dir=$1 home
+    is_stopped "$dir" rabbitmq || die "rabbitmq runs"
+    home=$(data_directory "$dir" rabbitmq "$(server_user rabbitmq)")
+    rm -rf "$home/data"
+}
+
+# control_rabbitmq DIR EPMD_PORT COMMAND...: `rabbitmqctl`, for our node.
+control_rabbitmq() {
+    local dir=$1 epmd=$2 user home
+    shift 2
+    user=$(server_user rabbitmq)
+    home=$(data_directory "$dir" rabbitmq "$user")
+    as_user "$user" env -i --chdir=/ PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
+        "HOME=$home" "ERL_EPMD_PORT=$epmd" "RABBITMQ_NODENAME=$(rabbitmq_node "$dir")" \
+        "RABBITMQ_LOG_BASE=$home/log" "RABBITMQ_CONF_ENV_FILE=$home/etc/rabbitmq-env.conf" \
+        "${RABBITMQ_SERVER%/*}/rabbitmqctl" "$@"
+}
+
 rabbitmq_node() { echo "posthorn-$(short_hash "$1")@localhost"; }
 rabbitmq_password() { secret "$1/rabbitmq-password" random_hex; }
 # rabbitmq_url DIR SCHEME PORT

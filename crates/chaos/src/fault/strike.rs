@@ -1,0 +1,330 @@
+//! Bringing a fault about, and lifting it.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+use tokio_postgres::Client;
+
+use crate::error::Result;
+use crate::fault::kind::Kind;
+use crate::load::plan::{Planned, Repeat};
+use crate::load::sender::Sender;
+use crate::world::World;
+use crate::world::services::Service;
+
+const LOCKED: [&str; 4] = ["outbox", "deliveries", "events", "subscription_runtime"];
+const ALTERED: [&str; 5] = ["events", "deliveries", "attempts", "outbox", "subscription_runtime"];
+const STATEMENT_DELAY: Duration = Duration::from_millis(200);
+/// Within what clocks may disagree: 5 s.
+const CLOCK_STEP: i32 = 3;
+/// Events of which a third dies at once.
+const BURST: usize = 90;
+const BURST_BYTES: u32 = 300;
+
+/// A fault that lasts.
+pub struct Strike {
+    pub kind: Kind,
+    /// What exactly was hit.
+    pub detail: String,
+    /// How long it is to last.
+    pub hold: Duration,
+    undo: Undo,
+}
+
+/// What lifts it.
+enum Undo {
+    Nothing,
+    Start(Vec<usize>),
+    Thaw(Vec<usize>),
+    StartBroker,
+    ThawBroker,
+    Widen,
+    EndAlarm,
+    StartDatabase,
+    ThawDatabase,
+    /// Sessions that end.
+    Disconnect(Vec<Client>),
+    MakeRoom,
+    Pass,
+    SetClock,
+}
+
+/// What a fault may use.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    pub world: &'a World,
+    pub sender: &'a std::sync::Arc<Sender>,
+    /// Longest time that a process stays frozen. Beyond 20 s the broker gives a client up.
+    pub longest: f64,
+}
+
+impl Means<'_> {
+    pub async fn strike(self, kind: Kind, rng: &mut StdRng) -> Result<Strike> {
+        let world = self.world;
+        let library = world.library();
+        let mut detail = String::new();
+        let (least, most) = self.duration(kind);
+        let hold = rng.random_range(least..=most.max(least));
+        let undo = match kind {
+            Kind::KillOne(service) => self.kill(vec![one_of(service, rng)], &mut detail).await?,
+            Kind::KillAll(service) => self.kill(service.replicas().to_vec(), &mut detail).await?,
+            Kind::FreezeOne(service) => self.freeze(vec![one_of(service, rng)], &mut detail).await?,
+            Kind::FreezeAll(service) => self.freeze(service.replicas().to_vec(), &mut detail).await?,
+            Kind::RollingRestart => self.restart_all(&mut detail).await?,
+            Kind::KillScheduler => {
+                detail = self.await_statement("subscription_runtime").await?;
+                self.kill(Service::Dispatcher.replicas().to_vec(), &mut detail).await?
+            }
+            Kind::KillClerk => {
+                self.let_many_die();
+                detail = self.await_statement("dead_letters").await?;
+                self.kill(Service::Dispatcher.replicas().to_vec(), &mut detail).await?
+            }
+            Kind::StepClock => {
+                let step = if rng.random_bool(0.5) { CLOCK_STEP } else { -CLOCK_STEP };
+                detail = format!("{step:+} s");
+                world.services.set_clock(step).await?;
+                Undo::SetClock
+            }
+            Kind::KillBroker => {
+                world.broker.kill(library)?;
+                Undo::StartBroker
+            }
+            Kind::LoseBrokerData => {
+                world.broker.kill(library)?;
+                library.call("stop_node", &[]).await?;
+                world.broker.lose_data(library).await?;
+                Undo::StartBroker
+            }
+            Kind::FreezeBroker => {
+                world.broker.freeze(library)?;
+                Undo::ThawBroker
+            }
+            Kind::SilenceBroker => {
+                world.broker_wire.silence();
+                Undo::Pass
+            }
+            Kind::CutBroker => {
+                world.broker_wire.cut();
+                Undo::Nothing
+            }
+            Kind::CutDatabase => {
+                world.database_wire.cut();
+                Undo::Nothing
+            }
+            Kind::CloseBrokerConnections => {
+                detail = format!("{} of them", world.broker.close_connections().await?);
+                Undo::Nothing
+            }
+            Kind::FillQueues => {
+                world.broker.narrow().await?;
+                Undo::Widen
+            }
+            Kind::MemoryAlarm => {
+                world.broker.raise_alarm(library).await?;
+                Undo::EndAlarm
+            }
+            Kind::KillDatabase => {
+                world.database.kill(library)?;
+                Undo::StartDatabase
+            }
+            Kind::RestartDatabase => {
+                world.database.stop(library).await?;
+                Undo::StartDatabase
+            }
+            Kind::FreezeDatabase => {
+                world.database.freeze(library)?;
+                Undo::ThawDatabase
+            }
+            Kind::SilenceDatabase => {
+                world.database_wire.silence();
+                Undo::Pass
+            }
+            Kind::SlowDatabase => {
+                world.database_wire.delay(STATEMENT_DELAY);
+                Undo::Pass
+            }
+            Kind::CloseDatabaseConnections => {
+                let client = world.database.connect().await?;
+                detail = format!("{} of them", world.database.disconnect_services(&client).await?);
+                Undo::Nothing
+            }
+            Kind::LockTable => {
+                let table = LOCKED[rng.random_range(0..LOCKED.len())];
+                table.clone_into(&mut detail);
+                let client = world.database.connect().await?;
+                client.batch_execute(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await?;
+                Undo::Disconnect(vec![client])
+            }
+            Kind::ExhaustConnections => Undo::Disconnect(self.take_all_connections(&mut detail).await?),
+            Kind::FillDisk => {
+                world.database.fill_up().await?;
+                Undo::MakeRoom
+            }
+            Kind::Migrate => {
+                self.migrate().await?;
+                Undo::Nothing
+            }
+        };
+        Ok(Strike { kind, detail, hold: Duration::from_secs_f64(hold), undo })
+    }
+
+    /// Ends it. What was started is not waited for: that is the recovery.
+    pub async fn lift(self, strike: &mut Strike) -> Result<()> {
+        let world = self.world;
+        let library = world.library();
+        match std::mem::replace(&mut strike.undo, Undo::Nothing) {
+            Undo::Nothing => Ok(()),
+            Undo::Start(replicas) => {
+                for replica in replicas {
+                    world.services.start(replica).await?;
+                }
+                Ok(())
+            }
+            Undo::Thaw(replicas) => {
+                for replica in replicas {
+                    world.services.thaw(replica).await?;
+                }
+                Ok(())
+            }
+            Undo::StartBroker => world.broker.start_again(library, &world.place).await,
+            Undo::ThawBroker => world.broker.thaw(library),
+            Undo::Widen => world.broker.widen().await,
+            Undo::EndAlarm => world.broker.end_alarm(library).await,
+            Undo::StartDatabase => world.database.start_again(library).await,
+            Undo::ThawDatabase => world.database.thaw(library),
+            Undo::Disconnect(clients) => {
+                drop(clients);
+                Ok(())
+            }
+            Undo::MakeRoom => world.database.make_room().await,
+            Undo::Pass => {
+                world.database_wire.pass();
+                world.broker_wire.pass();
+                Ok(())
+            }
+            Undo::SetClock => world.services.set_clock(0).await,
+        }
+    }
+
+    /// How long a fault of this kind lasts: at least and at most, in seconds.
+    fn duration(self, kind: Kind) -> (f64, f64) {
+        match kind {
+            Kind::FreezeOne(_) | Kind::FreezeAll(_) | Kind::FreezeBroker | Kind::SilenceBroker => (2.0, self.longest),
+            Kind::FreezeDatabase | Kind::SilenceDatabase => (2.0, self.longest.min(15.0)),
+            Kind::LockTable => (2.0, 6.0),
+            Kind::ExhaustConnections | Kind::FillDisk | Kind::FillQueues | Kind::MemoryAlarm => (3.0, 8.0),
+            Kind::SlowDatabase | Kind::StepClock => (5.0, 10.0),
+            Kind::RollingRestart
+            | Kind::CutBroker
+            | Kind::CutDatabase
+            | Kind::CloseBrokerConnections
+            | Kind::CloseDatabaseConnections
+            | Kind::RestartDatabase
+            | Kind::Migrate => (0.0, 0.0),
+            Kind::KillOne(_)
+            | Kind::KillAll(_)
+            | Kind::KillScheduler
+            | Kind::KillClerk
+            | Kind::KillBroker
+            | Kind::LoseBrokerData
+            | Kind::KillDatabase => (0.0, 5.0),
+        }
+    }
+
+    async fn kill(self, replicas: Vec<usize>, detail: &mut String) -> Result<Undo> {
+        let services = &self.world.services;
+        try_join_all(replicas.iter().map(|replica| services.kill(*replica))).await?;
+        self.name(&replicas, detail);
+        Ok(Undo::Start(replicas))
+    }
+
+    async fn freeze(self, replicas: Vec<usize>, detail: &mut String) -> Result<Undo> {
+        let services = &self.world.services;
+        try_join_all(replicas.iter().map(|replica| services.freeze(*replica))).await?;
+        self.name(&replicas, detail);
+        Ok(Undo::Thaw(replicas))
+    }
+
+    fn name(self, replicas: &[usize], detail: &mut String) {
+        for replica in replicas {
+            detail.push_str(if detail.is_empty() { "" } else { " " });
+            detail.push_str(self.world.services.name(*replica));
+        }
+    }
+
+    async fn restart_all(self, detail: &mut String) -> Result<Undo> {
+        let services = &self.world.services;
+        for replica in Service::ALL.iter().flat_map(|service| service.replicas()) {
+            let began = tokio::time::Instant::now();
+            if let Err(error) = services.stop(replica).await {
+                services.incident(format!("on SIGTERM, {error}"));
+            }
+            detail.push_str(&format!("{} {:.1} s ", services.name(replica), began.elapsed().as_secs_f64()));
+            services.start(replica).await?;
+            services.await_ready(replica).await?;
+        }
+        Ok(Undo::Nothing)
+    }
+
+    /// Waits until a dispatcher is within a statement or transaction that has to do with `table`; says whether it was.
+    async fn await_statement(self, table: &str) -> Result<String> {
+        let client = self.world.database.connect().await?;
+        let within = client
+            .prepare(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos-dispatcher%'
+                 AND state IN ('active', 'idle in transaction') AND query LIKE '%' || $1 || '%'",
+            )
+            .await?;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(6);
+        while tokio::time::Instant::now() < deadline {
+            let count: i64 = client.query_one(&within, &[&table]).await?.get(0);
+            if count > 0 {
+                return Ok(format!("within {table}:"));
+            }
+        }
+        Ok(format!("not within {table}:"))
+    }
+
+    fn let_many_die(self) {
+        let flavour = self.sender.stage.strict;
+        for _ in 0..BURST {
+            self.sender.start(Planned { flavour, bytes: BURST_BYTES, repeat: Repeat::Never, pause: Duration::ZERO });
+        }
+    }
+
+    /// Ends the services' sessions and takes their places, until nobody gets one.
+    async fn take_all_connections(self, detail: &mut String) -> Result<Vec<Client>> {
+        let database = &self.world.database;
+        let mut taken = vec![database.connect().await?];
+        for _ in 0..8 {
+            database.disconnect_services(&taken[0]).await?;
+            let asked = (0..40).map(|_| database.connect());
+            taken.extend(futures_util::future::join_all(asked).await.into_iter().flatten());
+        }
+        *detail = format!("{} taken", taken.len());
+        Ok(taken)
+    }
+
+    async fn migrate(self) -> Result<()> {
+        tokio::try_join!(self.world.migrate(), self.world.migrate())?;
+        let client = self.world.database.connect().await?;
+        client.batch_execute("SET lock_timeout = '1s'").await?;
+        for table in ALTERED {
+            for change in ["ADD COLUMN chaos_spare integer", "DROP COLUMN chaos_spare"] {
+                // Behind a long transaction it would hold up everybody: it gives way, and comes back.
+                while client.batch_execute(&format!("ALTER TABLE {table} {change}")).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn one_of(service: Service, rng: &mut StdRng) -> usize {
+    service.replicas()[rng.random_range(0..2)]
+}

@@ -19,7 +19,7 @@ const ALTERED: [&str; 5] = ["events", "deliveries", "attempts", "outbox", "subsc
 const STATEMENT_DELAY: Duration = Duration::from_millis(200);
 /// Within what clocks may disagree: 5 s.
 const CLOCK_STEP: i32 = 3;
-/// Events of which a third dies at once.
+/// Events of which a quarter dies at once.
 const BURST: usize = 90;
 const BURST_BYTES: u32 = 300;
 
@@ -269,13 +269,14 @@ impl Means<'_> {
         Ok(Undo::Nothing)
     }
 
-    /// Waits until a dispatcher is within a statement or transaction that has to do with `table`; says whether it was.
+    /// Waits until a dispatcher is within a statement or transaction that has to do with `table`, or was a moment ago;
+    /// says whether it was.
     async fn await_statement(self, table: &str) -> Result<String> {
         let client = self.world.database.connect().await?;
         let within = client
             .prepare(
                 "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos-dispatcher%'
-                 AND state IN ('active', 'idle in transaction') AND query LIKE '%' || $1 || '%'",
+                 AND (state <> 'idle' OR state_change > clock_timestamp() - interval '20 ms') AND query LIKE '%' || $1 || '%'",
             )
             .await?;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(6);

@@ -17,7 +17,7 @@ pub enum Nature {
     Steady,
     /// Fails now and then: 5 % are answered 500, 2 % hang, 1 % are reset.
     Flaky,
-    /// Answers 422 to a third of the events, and its retry policy calls that permanent.
+    /// Answers 422 to a quarter of the events, and its retry policy calls that permanent.
     Strict,
     /// Answers 500 to two fifths of the events for as long as they come: their schedule is used up.
     Failing,
@@ -29,7 +29,7 @@ impl Nature {
         let fate = draw(temper, subscription, number, u32::MAX);
         match self {
             Self::Steady => return Answer::Status(200),
-            Self::Strict if fate < 333 => return Answer::Status(422),
+            Self::Strict if fate < 250 => return Answer::Status(422),
             Self::Failing if fate < 400 => return Answer::Status(500),
             Self::Flaky | Self::Strict | Self::Failing => {}
         }

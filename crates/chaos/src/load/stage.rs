@@ -149,6 +149,7 @@ impl Draft {
             "retry_policy": { "kind": "schedule", "delays_seconds": self.delays(), "permanent_statuses": permanent },
             "timeout_seconds": TIMEOUT_SECONDS,
             "payload_format": if self.raw { "raw" } else { "standard" },
+            "max_in_flight": if self.nature == Nature::Strict { 50 } else { 8 },
             "ordered": self.ordered,
             "rate_limit": self.rate.map(|rate| json!({ "per_second": rate })),
         })

@@ -66,11 +66,11 @@ impl Broker {
 
     /// From now on the node has too little memory, and lets nobody publish.
     pub async fn raise_alarm(&self, library: &Library) -> Result<()> {
-        self.control(library, &["set_vm_memory_high_watermark", "absolute", "1MB"]).await
+        self.set_watermark(library, r#"{absolute, "1MB"}"#).await
     }
 
     pub async fn end_alarm(&self, library: &Library) -> Result<()> {
-        self.control(library, &["set_vm_memory_high_watermark", "0.4"]).await
+        self.set_watermark(library, "0.4").await
     }
 
     /// From now on the work queues take next to nothing, and reject the rest.
@@ -115,9 +115,9 @@ impl Broker {
         Ok(listed.as_array().into_iter().flatten().map(read).collect())
     }
 
-    async fn control(&self, library: &Library, command: &[&str]) -> Result<()> {
-        let arguments: Vec<&str> = [self.epmd_port.as_str()].into_iter().chain(command.iter().copied()).collect();
-        library.call("control_rabbitmq", &arguments).await.map(drop)
+    async fn set_watermark(&self, library: &Library, to: &str) -> Result<()> {
+        let call = format!("vm_memory_monitor set_vm_memory_high_watermark [{to}]");
+        library.call("call_rabbitmq", &[&self.epmd_port, &call]).await.map(drop)
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {

@@ -11,6 +11,8 @@ use crate::world::tree;
 
 /// Enough for the services (about 65) and for us, and few enough to take up all of them.
 const MAX_CONNECTIONS: &str = "max_connections=90";
+/// Statements are recognised by the tables in them, wherever they stand.
+const WHOLE_STATEMENTS: &str = "track_activity_query_size=16384";
 
 /// Tables whose rows make files grow.
 const GROWING: [&str; 4] = ["events", "deliveries", "attempts", "outbox"];
@@ -30,7 +32,8 @@ impl Database {
 
     /// Sees to it that the server runs.
     pub async fn start_again(&self, library: &Library) -> Result<()> {
-        library.call("start_postgres", &[&self.port.to_string(), MAX_CONNECTIONS]).await.map(drop)
+        let port = self.port.to_string();
+        library.call("start_postgres", &[&port, MAX_CONNECTIONS, WHOLE_STATEMENTS]).await.map(drop)
     }
 
     pub async fn stop(&self, library: &Library) -> Result<()> {

@@ -65,7 +65,11 @@ const KINDS: &[(&str, Kind, &str)] = &[
     ("cut-broker", K::CutBroker, "every connection to RabbitMQ is cut on its way"),
     ("close-broker-connections", K::CloseBrokerConnections, "RabbitMQ closes every connection"),
     ("lose-broker-data", K::LoseBrokerData, "RabbitMQ gets SIGKILL and starts again without its data"),
-    ("fill-queues", K::FillQueues, "the work queues have room for one message and reject others"),
+    (
+        "fill-queues",
+        K::FillQueues,
+        "nobody takes from the events or the deliveries queues, which have room for one message and reject others",
+    ),
     ("memory-alarm", K::MemoryAlarm, "RabbitMQ says that it has no memory, and blocks whoever publishes"),
     ("kill-database", K::KillDatabase, "every process of PostgreSQL gets SIGKILL, and it starts again"),
     ("freeze-database", K::FreezeDatabase, "every process of PostgreSQL gets SIGSTOP, later SIGCONT"),

@@ -16,6 +16,8 @@ use crate::world::services::Service;
 
 const LOCKED: [&str; 4] = ["outbox", "deliveries", "events", "subscription_runtime"];
 const ALTERED: [&str; 5] = ["events", "deliveries", "attempts", "outbox", "subscription_runtime"];
+/// How long queues still have no room when there is somebody again who takes from them.
+const NARROW_AFTERWARDS: Duration = Duration::from_secs(1);
 const STATEMENT_DELAY: Duration = Duration::from_millis(200);
 /// Within what clocks may disagree: 5 s.
 const CLOCK_STEP: i32 = 3;
@@ -40,7 +42,8 @@ enum Undo {
     Thaw(Vec<usize>),
     StartBroker,
     ThawBroker,
-    Widen,
+    /// These take from the queues again.
+    Widen(Vec<usize>),
     EndAlarm,
     StartDatabase,
     ThawDatabase,
@@ -119,8 +122,11 @@ impl Means<'_> {
                 Undo::Nothing
             }
             Kind::FillQueues => {
+                // A queue is full only while nobody takes from it.
+                let consumers = if rng.random_bool(0.5) { Service::Dispatcher } else { Service::Worker };
                 world.broker.narrow().await?;
-                Undo::Widen
+                self.freeze(consumers.replicas().to_vec(), &mut detail).await?;
+                Undo::Widen(consumers.replicas().to_vec())
             }
             Kind::MemoryAlarm => {
                 world.broker.raise_alarm(library).await?;
@@ -183,15 +189,14 @@ impl Means<'_> {
                 }
                 Ok(())
             }
-            Undo::Thaw(replicas) => {
-                for replica in replicas {
-                    world.services.thaw(replica).await?;
-                }
-                Ok(())
-            }
+            Undo::Thaw(replicas) => self.thaw(replicas).await,
             Undo::StartBroker => world.broker.start_again(library, &world.place).await,
             Undo::ThawBroker => world.broker.thaw(library),
-            Undo::Widen => world.broker.widen().await,
+            Undo::Widen(consumers) => {
+                self.thaw(consumers).await?;
+                tokio::time::sleep(NARROW_AFTERWARDS).await;
+                world.broker.widen().await
+            }
             Undo::EndAlarm => world.broker.end_alarm(library).await,
             Undo::StartDatabase => world.database.start_again(library).await,
             Undo::ThawDatabase => world.database.thaw(library),
@@ -246,6 +251,13 @@ impl Means<'_> {
         try_join_all(replicas.iter().map(|replica| services.freeze(*replica))).await?;
         self.name(&replicas, detail);
         Ok(Undo::Thaw(replicas))
+    }
+
+    async fn thaw(self, replicas: Vec<usize>) -> Result<()> {
+        for replica in replicas {
+            self.world.services.thaw(replica).await?;
+        }
+        Ok(())
     }
 
     fn name(self, replicas: &[usize], detail: &mut String) {

@@ -103,8 +103,8 @@ impl Services {
             ("POSTHORN_ALLOW_HTTP", "true".to_owned()),
             ("POSTHORN_ALLOW_PRIVATE_NETWORKS", "true".to_owned()),
             // A breaker opens and closes within the run.
-            ("DELIVERY_WORKER_BREAKER__COOLDOWN_SECONDS", "2".to_owned()),
-            ("DELIVERY_WORKER_BREAKER__MAX_COOLDOWN_SECONDS", "5".to_owned()),
+            ("DELIVERY_WORKER_BREAKER__COOLDOWN_SECONDS", "1".to_owned()),
+            ("DELIVERY_WORKER_BREAKER__MAX_COOLDOWN_SECONDS", "2".to_owned()),
             // What the clerk cannot have seen, the janitor files after two minutes and this.
             ("DISPATCHER_JANITOR__EVERY_SECONDS", "10".to_owned()),
             ("INGRESS_GATEWAY_LOG__ERRORS_DIRECTORY", String::new()),

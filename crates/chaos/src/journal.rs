@@ -47,6 +47,8 @@ pub struct Arrival {
 pub struct Entry {
     /// Index in the stage's flavours.
     pub flavour: u8,
+    /// What decides how receivers answer: the same in every run with the same seed.
+    pub fate: u32,
     pub bytes: u32,
     /// First bytes of the body's SHA-256, for those who get it as it was.
     pub digest: [u8; 4],
@@ -98,11 +100,12 @@ impl Journal {
     }
 
     /// Notes an event that is about to be sent; returns its number.
-    pub fn plan(&self, flavour: u8, expected: Arc<[u16]>, sent: Millis) -> u32 {
+    pub fn plan(&self, flavour: u8, fate: u32, expected: Arc<[u16]>, sent: Millis) -> u32 {
         let missing = expected.iter().filter(|index| self.prompt.contains(index)).count();
         let mut records = self.read();
         records.entries.push(Entry {
             flavour,
+            fate,
             bytes: 0,
             digest: [0; 4],
             expected,
@@ -165,12 +168,12 @@ impl Journal {
         self.read().strays.push(violation);
     }
 
-    /// How often an event has come to a subscription so far.
-    pub fn times(&self, number: u32, subscription: u16) -> u32 {
+    /// An event's fate, and how often it has come to a subscription so far. `None` if nobody sent it.
+    pub fn history(&self, number: u32, subscription: u16) -> Option<(u32, u32)> {
         let records = self.read();
-        let arrivals = records.entries.get(number as usize).map(|entry| entry.arrivals.as_slice()).unwrap_or_default();
-        let times = arrivals.iter().filter(|arrival| arrival.subscription == subscription).count();
-        u32::try_from(times).unwrap_or(u32::MAX)
+        let entry = records.entries.get(number as usize)?;
+        let times = entry.arrivals.iter().filter(|arrival| arrival.subscription == subscription).count();
+        Some((entry.fate, u32::try_from(times).unwrap_or(u32::MAX)))
     }
 
     /// Notes an arrival; returns where its answer is to be noted.
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn an_event_is_through_when_it_came_everywhere_once() {
         let journal = Journal::new(HashSet::from([0, 1]));
-        let number = journal.plan(0, Arc::from([0, 1, 2]), 5);
+        let number = journal.plan(0, 9, Arc::from([0, 1, 2]), 5);
         let id = Uuid::from_u128(7);
         journal.accepted(number, id, false, 10);
         let come = |subscription| {
@@ -270,6 +273,6 @@ mod tests {
         assert_eq!(journal.missing_of(9), 0, "it was accepted later");
         come(1);
         assert!(journal.is_through(number), "the third may take its time");
-        assert_eq!(journal.times(number, 0), 2);
+        assert_eq!(journal.history(number, 0), Some((9, 2)));
     }
 }

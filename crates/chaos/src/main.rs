@@ -33,7 +33,7 @@ use clap::Parser;
 use crate::api::Api;
 use crate::clock::{Clock, seconds};
 use crate::error::Result;
-use crate::fault::drill::{Drill, Episode};
+use crate::fault::drill::{Drill, Drilled};
 use crate::fault::kind::Kind;
 use crate::journal::Journal;
 use crate::ledger::Check;
@@ -139,14 +139,14 @@ async fn run(arguments: Arguments) -> Result<bool> {
         until: clock.now() + arguments.seconds * 1000,
         longest: if arguments.seconds >= LONG_RUN { LONG_FREEZE } else { SHORT_FREEZE },
     };
-    let episodes = drill.run().await?;
+    let drilled = drill.run().await;
     sender.stopped.store(true, Ordering::Relaxed);
     let _ = sending.await;
     world.mend().await?;
-    let (checks, repeats, losses) = compare(&world, &sender, &api, &episodes, arguments.keep).await?;
+    let (checks, repeats, losses) = compare(&world, &sender, &api, &drilled, arguments.keep).await?;
 
     say("");
-    table::faults(&episodes);
+    table::faults(&drilled.episodes);
     say("");
     table::totals(&totals(&world, &sender, losses, repeats.len()));
     say("");
@@ -207,7 +207,7 @@ async fn compare(
     world: &World,
     sender: &Sender,
     api: &Api,
-    episodes: &[Episode],
+    drilled: &Drilled,
     keep: bool,
 ) -> Result<(Vec<Check>, Vec<ledger::repeats::Repeat>, usize)> {
     let clock = world.clock;
@@ -218,7 +218,7 @@ async fn compare(
     let mut books = Books {
         records: std::mem::take(&mut *sender.journal.read()),
         stage: Arc::clone(&sender.stage),
-        episodes: episodes.to_vec(),
+        episodes: drilled.episodes.clone(),
         blows: world.services.blows(),
         replicas: (0..6).map(|replica| world.services.name(replica).to_owned()).collect(),
         events: HashMap::new(),
@@ -238,7 +238,7 @@ async fn compare(
     checks.push(ledger::accepted::sample(&books, api).await?);
     checks.extend(ledger::counters::checks(&books, &database, api).await?);
     checks.extend(ledger::leftovers::checks(&left, world, &database).await?);
-    checks.push(ledger::answers::recovery(episodes));
+    checks.extend(ledger::answers::recovery(drilled));
     drop(database);
     let badly_stopped = if keep { Vec::new() } else { world.stop().await? };
     checks.extend(ledger::answers::processes(world, &badly_stopped));

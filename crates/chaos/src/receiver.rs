@@ -77,8 +77,8 @@ impl Receiver {
             if endpoint.raw {
                 self.compare(number, subscription, &request.body);
             }
-            let times = self.journal.times(number, subscription);
-            let answer = endpoint.nature.answer(self.temper, subscription, number, times);
+            let (fate, times) = self.journal.history(number, subscription).unwrap_or_default();
+            let answer = endpoint.nature.answer(self.temper, subscription, fate, times);
             let arrival = Arrival { subscription, answer, at, answered: at };
             let place = self.journal.arrived(number, request.webhook_id, arrival);
             let go_on = respond(&mut stream, answer).await;

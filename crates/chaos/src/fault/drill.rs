@@ -7,7 +7,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::clock::{Millis, seconds};
-use crate::error::Result;
 use crate::fault::kind::{Bag, Kind};
 use crate::fault::strike::{Means, Strike};
 use crate::load::plan::{Planned, Repeat};
@@ -35,6 +34,14 @@ pub struct Episode {
     pub caught_up: Option<Millis>,
 }
 
+/// All that was done.
+#[derive(Debug, Default)]
+pub struct Drilled {
+    pub episodes: Vec<Episode>,
+    /// What could not be done or undone, in words.
+    pub failures: Vec<String>,
+}
+
 pub struct Drill<'a> {
     pub world: &'a World,
     pub sender: &'a Arc<Sender>,
@@ -48,11 +55,12 @@ pub struct Drill<'a> {
 }
 
 impl Drill<'_> {
-    pub async fn run(self) -> Result<Vec<Episode>> {
+    /// Returns what was done, and what could not be done or undone.
+    pub async fn run(self) -> Drilled {
         // A stream of its own, so that the load is the same with other faults.
         let mut rng = StdRng::seed_from_u64(self.seed ^ 0xFA17);
         let mut bag = Bag::new(self.kinds.clone());
-        let mut episodes = Vec::new();
+        let mut drilled = Drilled::default();
         let now = || self.world.clock.now();
         while now() + LAST_SECONDS < self.until {
             tokio::time::sleep(Duration::from_millis(rng.random_range(500..2000))).await;
@@ -60,14 +68,14 @@ impl Drill<'_> {
             if drawn.is_empty() {
                 break;
             }
-            episodes.extend(self.episode(&drawn, &mut rng).await?);
+            self.episode(&drawn, &mut rng, &mut drilled).await;
         }
         let rest = self.until.saturating_sub(now());
         tokio::time::sleep(Duration::from_millis(rest.into())).await;
-        Ok(episodes)
+        drilled
     }
 
-    async fn episode(&self, kinds: &[Kind], rng: &mut StdRng) -> Result<Vec<Episode>> {
+    async fn episode(&self, kinds: &[Kind], rng: &mut StdRng, drilled: &mut Drilled) {
         let means = Means { world: self.world, sender: self.sender, longest: self.longest };
         let clock = self.world.clock;
         let from = clock.now();
@@ -77,21 +85,21 @@ impl Drill<'_> {
                 Ok(strike) => strikes.push(strike),
                 // One fault may take from another what it needs.
                 Err(error) if kinds.len() > 1 => {
-                    crate::say(format_args!("  {kind} could not be brought about: {error}"))
+                    crate::say(format_args!("  {kind} could not be brought about: {error}"));
                 }
-                Err(error) => return Err(error),
+                Err(error) => drilled.failures.push(format!("{kind} at {}: {error}", seconds(from))),
             }
         }
         let hold = strikes.iter().map(|strike| strike.hold).max().unwrap_or_default();
         tokio::time::sleep(hold).await;
         for strike in strikes.iter_mut().rev() {
-            means.lift(strike).await?;
+            if let Err(error) = means.lift(strike).await {
+                drilled.failures.push(format!("{} at {}, to be lifted: {error}", strike.kind, seconds(from)));
+            }
         }
         let lifted = clock.now();
         let (door, caught_up) = tokio::join!(self.door(lifted), self.caught_up(lifted));
-        let mut episodes = Vec::new();
-        for strike in strikes {
-            let (kind, detail) = (strike.kind, strike.detail);
+        for Strike { kind, detail, .. } in strikes {
             let told = |time: Option<Millis>| time.map_or("not recovered".to_owned(), seconds);
             crate::say(format_args!(
                 "{:>9}  {kind:<26} for {:>9}  door {:>9}  caught up {:>9}  {detail}",
@@ -100,15 +108,14 @@ impl Drill<'_> {
                 told(door),
                 told(caught_up)
             ));
-            episodes.push(Episode { kind, detail, from, lifted, door, caught_up });
+            drilled.episodes.push(Episode { kind, detail, from, lifted, door, caught_up });
         }
-        Ok(episodes)
     }
 
     /// Sends new events until one is through.
     async fn door(&self, lifted: Millis) -> Option<Millis> {
         let flavour = self.sender.stage.probe;
-        let probe = Planned { flavour, bytes: PROBE_BYTES, repeat: Repeat::Never, pause: Duration::ZERO };
+        let probe = Planned { flavour, fate: 0, bytes: PROBE_BYTES, repeat: Repeat::Never, pause: Duration::ZERO };
         let deadline = tokio::time::Instant::now() + LIMIT;
         let mut sent = Vec::new();
         let mut next = tokio::time::Instant::now();

@@ -9,21 +9,16 @@ use tokio_postgres::Client;
 
 use crate::error::Result;
 use crate::fault::kind::Kind;
-use crate::load::plan::{Planned, Repeat};
 use crate::load::sender::Sender;
 use crate::world::World;
 use crate::world::services::Service;
 
 const LOCKED: [&str; 4] = ["outbox", "deliveries", "events", "subscription_runtime"];
-const ALTERED: [&str; 5] = ["events", "deliveries", "attempts", "outbox", "subscription_runtime"];
 /// How long queues still have no room when there is somebody again who takes from them.
 const NARROW_AFTERWARDS: Duration = Duration::from_secs(1);
 const STATEMENT_DELAY: Duration = Duration::from_millis(200);
 /// Within what clocks may disagree: 5 s.
 const CLOCK_STEP: i32 = 3;
-/// Events of which a quarter dies at once.
-const BURST: usize = 90;
-const BURST_BYTES: u32 = 300;
 
 /// A fault that lasts.
 pub struct Strike {
@@ -75,13 +70,16 @@ impl Means<'_> {
             Kind::KillAll(service) => self.kill(service.replicas().to_vec(), &mut detail).await?,
             Kind::FreezeOne(service) => self.freeze(vec![one_of(service, rng)], &mut detail).await?,
             Kind::FreezeAll(service) => self.freeze(service.replicas().to_vec(), &mut detail).await?,
-            Kind::RollingRestart => self.restart_all(&mut detail).await?,
+            Kind::RollingRestart => {
+                self.restart_all(&mut detail).await?;
+                Undo::Nothing
+            }
             Kind::KillScheduler => {
                 detail = self.await_statement("subscription_runtime").await?;
                 self.kill(Service::Dispatcher.replicas().to_vec(), &mut detail).await?
             }
             Kind::KillClerk => {
-                self.let_many_die();
+                self.let_many_die(rng);
                 detail = self.await_statement("dead_letters").await?;
                 self.kill(Service::Dispatcher.replicas().to_vec(), &mut detail).await?
             }
@@ -265,76 +263,6 @@ impl Means<'_> {
             detail.push_str(if detail.is_empty() { "" } else { " " });
             detail.push_str(self.world.services.name(*replica));
         }
-    }
-
-    async fn restart_all(self, detail: &mut String) -> Result<Undo> {
-        let services = &self.world.services;
-        for replica in Service::ALL.iter().flat_map(|service| service.replicas()) {
-            let began = tokio::time::Instant::now();
-            if let Err(error) = services.stop(replica).await {
-                services.incident(format!("on SIGTERM, {error}"));
-            }
-            detail.push_str(&format!("{} {:.1} s ", services.name(replica), began.elapsed().as_secs_f64()));
-            services.start(replica).await?;
-            services.await_ready(replica).await?;
-        }
-        Ok(Undo::Nothing)
-    }
-
-    /// Waits until a dispatcher is within a statement or transaction that has to do with `table`, or was a moment ago;
-    /// says whether it was.
-    async fn await_statement(self, table: &str) -> Result<String> {
-        let client = self.world.database.connect().await?;
-        let within = client
-            .prepare(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'chaos-dispatcher%'
-                 AND (state <> 'idle' OR state_change > clock_timestamp() - interval '20 ms') AND query LIKE '%' || $1 || '%'",
-            )
-            .await?;
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(6);
-        while tokio::time::Instant::now() < deadline {
-            let count: i64 = client.query_one(&within, &[&table]).await?.get(0);
-            if count > 0 {
-                return Ok(format!("within {table}:"));
-            }
-        }
-        Ok(format!("not within {table}:"))
-    }
-
-    fn let_many_die(self) {
-        let flavour = self.sender.stage.strict;
-        for _ in 0..BURST {
-            self.sender.start(Planned { flavour, bytes: BURST_BYTES, repeat: Repeat::Never, pause: Duration::ZERO });
-        }
-    }
-
-    /// Ends the services' sessions and takes their places, until nobody gets one.
-    async fn take_all_connections(self, detail: &mut String) -> Result<Vec<Client>> {
-        let database = &self.world.database;
-        let mut taken = vec![database.connect().await?];
-        for _ in 0..8 {
-            database.disconnect_services(&taken[0]).await?;
-            let asked = (0..40).map(|_| database.connect());
-            taken.extend(futures_util::future::join_all(asked).await.into_iter().flatten());
-        }
-        *detail = format!("{} taken", taken.len());
-        Ok(taken)
-    }
-
-    async fn migrate(self) -> Result<()> {
-        tokio::try_join!(self.world.migrate(), self.world.migrate())?;
-        let client = self.world.database.connect().await?;
-        client.batch_execute("SET lock_timeout = '1s'").await?;
-        for table in ALTERED {
-            for change in ["ADD COLUMN chaos_spare integer", "DROP COLUMN chaos_spare"] {
-                // Behind a long transaction it would hold up everybody: it gives way, and comes back.
-                while client.batch_execute(&format!("ALTER TABLE {table} {change}")).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -24,19 +24,19 @@ pub enum Nature {
 }
 
 impl Nature {
-    /// What the request is answered that comes after `times` others of the same event.
-    pub fn answer(self, temper: Temper, subscription: u16, number: u32, times: u32) -> Answer {
-        let fate = draw(temper, subscription, number, u32::MAX);
+    /// What the request is answered that comes after `times` others of the same event, of which `fate` is told.
+    pub fn answer(self, temper: Temper, subscription: u16, fate: u32, times: u32) -> Answer {
+        let whole = draw(temper, subscription, fate, u32::MAX);
         match self {
             Self::Steady => return Answer::Status(200),
-            Self::Strict if fate < 250 => return Answer::Status(422),
-            Self::Failing if fate < 400 => return Answer::Status(500),
+            Self::Strict if whole < 250 => return Answer::Status(422),
+            Self::Failing if whole < 400 => return Answer::Status(500),
             Self::Flaky | Self::Strict | Self::Failing => {}
         }
         if times >= FLAKY_TIMES {
             return Answer::Status(200);
         }
-        match draw(temper, subscription, number, times) {
+        match draw(temper, subscription, fate, times) {
             0..50 => Answer::Status(500),
             50..70 => Answer::Hang,
             70..80 => Answer::Reset,
@@ -51,10 +51,10 @@ impl Nature {
 }
 
 /// A draw from 0 to 999.
-fn draw(temper: Temper, subscription: u16, number: u32, times: u32) -> u32 {
+fn draw(temper: Temper, subscription: u16, fate: u32, times: u32) -> u32 {
     let mut text = temper.0.to_be_bytes().to_vec();
     text.extend(subscription.to_be_bytes());
-    text.extend(number.to_be_bytes());
+    text.extend(fate.to_be_bytes());
     text.extend(times.to_be_bytes());
     let digest = digest(&SHA256, &text);
     let first = digest.as_ref().first_chunk::<4>().copied().unwrap_or_default();

@@ -21,6 +21,8 @@ pub enum Repeat {
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
     pub flavour: u8,
+    /// See [`crate::journal::Entry::fate`].
+    pub fate: u32,
     pub bytes: u32,
     pub repeat: Repeat,
     /// After the event before it.
@@ -29,6 +31,7 @@ pub struct Planned {
 
 pub struct Plan {
     rng: StdRng,
+    planned: u32,
     rate: f64,
     weights: Vec<u32>,
     sizes: Vec<(u32, u32)>,
@@ -42,6 +45,7 @@ impl Plan {
     pub fn new(seed: u64, rate: f64, stage: &Stage) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
+            planned: 0,
             rate,
             weights: stage.flavours.iter().map(|flavour| flavour.weight).collect(),
             sizes: stage.flavours.iter().map(|flavour| flavour.sizes).collect(),
@@ -61,7 +65,8 @@ impl Plan {
         // As independent senders come: the pauses of a Poisson process.
         let pause = -(1.0 - self.rng.random::<f64>()).ln() / self.rate;
         let flavour = u8::try_from(flavour).unwrap_or_default();
-        Planned { flavour, bytes, repeat, pause: Duration::from_secs_f64(pause.min(5.0)) }
+        self.planned += 1;
+        Planned { flavour, fate: self.planned, bytes, repeat, pause: Duration::from_secs_f64(pause.min(5.0)) }
     }
 
     fn flavour(&mut self) -> usize {

@@ -58,7 +58,7 @@ impl Sender {
     /// Sends an event in the background; returns its number.
     pub fn start(self: &Arc<Self>, planned: Planned) -> u32 {
         let flavour = self.stage.flavour(planned.flavour);
-        let number = self.journal.plan(planned.flavour, Arc::clone(&flavour.expected), self.clock.now());
+        let number = self.journal.plan(planned.flavour, planned.fate, Arc::clone(&flavour.expected), self.clock.now());
         let body = write(flavour, number, planned.bytes, Timestamp::now());
         self.journal.written(number, body.len(), short_digest(&body));
         self.open.fetch_add(1, Ordering::Relaxed);

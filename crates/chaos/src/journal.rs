@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use crate::clock::Millis;
+use crate::peer::Worker;
 
 /// What stands before the number in a body.
 pub const MARK: &[u8] = b"chaos-";
@@ -35,6 +36,8 @@ impl Answer {
 pub struct Arrival {
     /// Index in the stage's subscriptions.
     pub subscription: u16,
+    /// Who sent it.
+    pub worker: Worker,
     pub answer: Answer,
     /// When it was read whole.
     pub at: Millis,
@@ -263,7 +266,7 @@ mod tests {
         let id = Uuid::from_u128(7);
         journal.accepted(number, id, false, 10);
         let come = |subscription| {
-            let arrival = Arrival { subscription, answer: Answer::Status(200), at: 11, answered: 11 };
+            let arrival = Arrival { subscription, worker: None, answer: Answer::Status(200), at: 11, answered: 11 };
             journal.arrived(number, Some(id), arrival)
         };
         come(0);

@@ -18,6 +18,7 @@ mod fault;
 mod journal;
 mod ledger;
 mod load;
+mod peer;
 mod receiver;
 mod table;
 mod world;
@@ -183,8 +184,13 @@ async fn set_the_stage(world: &World, seed: u64, client: &reqwest::Client) -> Re
     let api = Api { client: client.clone(), urls: services.dispatchers.clone(), token };
     let (listener, address) = receiver::bind().await?;
     let journal = Arc::new(Journal::new(Stage::prompt()));
-    let receiver =
-        Receiver { endpoints: Stage::endpoints(), temper: Temper(seed), journal: Arc::clone(&journal), clock };
+    let receiver = Receiver {
+        endpoints: Stage::endpoints(),
+        temper: Temper(seed),
+        workers: services.workers(),
+        journal: Arc::clone(&journal),
+        clock,
+    };
     tokio::spawn(Arc::new(receiver).run(listener));
     let keys = Keys::new(hex::encode(rand::random::<[u8; 16]>()));
     let stage = Arc::new(Stage::build(&api, address.port(), keys).await?);

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::journal::{Answer, Arrival, Journal, number_in};
 use crate::load::nature::{Nature, Temper};
+use crate::peer::Workers;
 
 /// Longer than every subscription's timeout.
 const HANG: Duration = Duration::from_secs(12);
@@ -32,6 +33,7 @@ pub struct Endpoint {
 pub struct Receiver {
     pub endpoints: Vec<Endpoint>,
     pub temper: Temper,
+    pub workers: Workers,
     pub journal: Arc<Journal>,
     pub clock: Clock,
 }
@@ -53,17 +55,19 @@ impl Receiver {
     /// Answers for as long as it is polled.
     pub async fn run(self: Arc<Self>, listener: TcpListener) {
         loop {
-            if let Ok((stream, _)) = listener.accept().await {
+            if let Ok((stream, peer)) = listener.accept().await {
                 let receiver = Arc::clone(&self);
                 tokio::spawn(async move {
                     // A worker that was killed in the middle of a request is what this is about.
-                    let _ = receiver.serve(stream).await;
+                    let _ = receiver.serve(stream, peer.port()).await;
                 });
             }
         }
     }
 
-    async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
+    async fn serve(&self, stream: TcpStream, port: u16) -> std::io::Result<()> {
+        let workers = self.workers.clone();
+        let worker = tokio::task::spawn_blocking(move || workers.at(port)).await.unwrap_or_default();
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         while let Some(request) = read(&mut stream).await? {
@@ -79,7 +83,7 @@ impl Receiver {
             }
             let (fate, times) = self.journal.history(number, subscription).unwrap_or_default();
             let answer = endpoint.nature.answer(self.temper, subscription, fate, times);
-            let arrival = Arrival { subscription, answer, at, answered: at };
+            let arrival = Arrival { subscription, worker, answer, at, answered: at };
             let place = self.journal.arrived(number, request.webhook_id, arrival);
             let go_on = respond(&mut stream, answer).await;
             if let Some(place) = place {

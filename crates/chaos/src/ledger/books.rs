@@ -160,7 +160,11 @@ impl Books {
                 to = to.max(episode.lifted.saturating_add(RECORDED_WITHIN));
             }
         }
-        let is_worker = |blow: &&Blow| self.replicas[blow.replica].starts_with("worker");
+        // Where it could not be told who sent it, either may have been hit.
+        let is_worker = |blow: &&Blow| match arrival.worker {
+            Some(worker) => usize::from(worker) == blow.replica,
+            None => self.replicas[blow.replica].starts_with("worker"),
+        };
         let blow = self.blows.iter().filter(is_worker).find(|blow| blow.from <= to && from <= blow.to)?;
         Some(format!("{} was {} at {}", self.replicas[blow.replica], blow.how, seconds(blow.from)))
     }
@@ -188,8 +192,10 @@ impl Books {
             let _ = write!(text, "\n         attempt {} at {started:.3} s: {:?}", attempt.number, attempt.status);
         }
         let arrivals = self.arrivals(pair);
-        for Arrival { at, answer, answered, .. } in &arrivals {
-            let _ = write!(text, "\n         arrived {}, {answer:?} until {}", seconds(*at), seconds(*answered));
+        for Arrival { at, answer, answered, worker, .. } in &arrivals {
+            let from = worker.map_or("whom nobody knows", |worker| &self.replicas[usize::from(worker)]);
+            let (at, until) = (seconds(*at), seconds(*answered));
+            let _ = write!(text, "\n         arrived {at} from {from}, {answer:?} until {until}");
         }
         let from = entry.accepted.unwrap_or(entry.sent).saturating_sub(1000);
         let to = arrivals.last().map_or(from, |arrival| arrival.answered).saturating_add(5000);

@@ -41,13 +41,17 @@ impl Recipe {
             .spawn()?;
         // So that whoever clears up after us finds it.
         let pid = child.id().unwrap_or_default();
-        std::fs::write(self.directory.join(format!("{}.pid", self.name)), pid.to_string())?;
+        std::fs::write(self.pid_path(), pid.to_string())?;
         Ok(Process::Running(child))
     }
 
     fn log(&self) -> Result<File> {
         let path = self.log_path();
         Ok(OpenOptions::new().create(true).append(true).open(path)?)
+    }
+
+    pub fn pid_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.pid", self.name))
     }
 
     pub fn log_path(&self) -> PathBuf {

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::clock::{Clock, Millis, seconds};
 use crate::error::{Result, unexpected};
+use crate::peer::Workers;
 use crate::world::process::{Process, Recipe};
 use crate::world::{Place, wait_until};
 
@@ -154,6 +155,14 @@ impl Services {
 
     pub fn name(&self, replica: usize) -> &str {
         &self.recipes[replica].name
+    }
+
+    /// The delivery-workers, for [`crate::peer`].
+    pub fn workers(&self) -> Workers {
+        let file = |replica: usize| self.recipes[replica].pid_path();
+        let numbered =
+            Service::Worker.replicas().map(|replica| (u8::try_from(replica).unwrap_or_default(), file(replica)));
+        Workers(numbered.to_vec())
     }
 
     pub fn log_paths(&self) -> impl Iterator<Item = (&str, std::path::PathBuf)> {

@@ -61,9 +61,12 @@ pub struct Consumer {
     pub handler: Handler,
 }
 
-/// Pause after a stall: doubled with each, up to the longest. Twenty of them take over half an hour.
+/// Pause after a stall: doubled with each, up to the longest. Twenty of them take a quarter of an hour.
 const STALL_PAUSE: Duration = Duration::from_millis(500);
-const STALL_PAUSE_MAX: Duration = Duration::from_secs(120);
+const STALL_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Whatever makes a handler stall does so sooner than this; who has consumed for longer was well.
+const WELL: Duration = Duration::from_secs(15);
 
 /// Consumes until `stop`, then waits for the messages in hand.
 pub async fn consume(
@@ -75,12 +78,13 @@ pub async fn consume(
     stop: CancellationToken,
 ) {
     let name = format!("{name} consume");
-    let mut stalls: u32 = 0;
+    let mut stalls = Stalls::default();
     while !stop.is_cancelled() {
         // Nothing is taken before it can be handled.
         if stop.run_until_cancelled(gate()).await.is_none() {
             return;
         }
+        let mut lasted = Duration::ZERO;
         let ended = match stop.run_until_cancelled(connect(&settings, &name)).await {
             None => return,
             Some(Err(broken)) => Err(broken),
@@ -91,25 +95,31 @@ pub async fn consume(
                 let ended = session(&connection, &consumers, &stop).await;
                 link.set(false);
                 close(&connection).await;
-                if began.elapsed() > STALL_PAUSE_MAX {
-                    stalls = 0;
-                }
+                lasted = began.elapsed();
                 ended
             }
         };
         let pause = match ended {
-            Ok(()) => {
-                // Each stall returns messages and counts against their delivery limit, so a fault that
-                // the gate does not see must not use that up.
-                stalls = stalls.saturating_add(1);
-                STALL_PAUSE.saturating_mul(1 << stalls.min(9)).min(STALL_PAUSE_MAX)
-            }
+            Ok(()) => stalls.pause_after(lasted),
             Err(broken) => {
                 warn!(error = &broken as &dyn std::error::Error, "not consuming");
                 pause()
             }
         };
         let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
+}
+
+/// Stalls in a row. Each returns messages and counts against their delivery limit, so a fault that the gate does not
+/// see must not use that up.
+#[derive(Debug, Default)]
+struct Stalls(u32);
+
+impl Stalls {
+    /// The pause after a stall that ended a session of this length.
+    fn pause_after(&mut self, lasted: Duration) -> Duration {
+        self.0 = if lasted > WELL { 1 } else { self.0.saturating_add(1) };
+        STALL_PAUSE.saturating_mul(1 << self.0.min(9)).min(STALL_PAUSE_MAX)
     }
 }
 
@@ -207,5 +217,25 @@ fn death(delivery: &Delivery) -> Option<String> {
     match newest.inner().get("reason")? {
         AMQPValue::LongString(reason) => Some(reason.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_in_a_row_are_a_quarter_of_an_hour_short_of_the_delivery_limit() {
+        let mut stalls = Stalls::default();
+        let pauses: Vec<Duration> = (0..20).map(|_| stalls.pause_after(Duration::from_secs(3))).collect();
+        assert_eq!(pauses[..3], [1, 2, 4].map(Duration::from_secs));
+        assert!(pauses.iter().sum::<Duration>() > Duration::from_secs(14 * 60));
+    }
+
+    #[test]
+    fn whoever_consumed_for_a_while_was_well_and_waits_no_longer_than_the_first_time() {
+        let mut stalls = Stalls::default();
+        (0..10).for_each(|_| drop(stalls.pause_after(Duration::ZERO)));
+        assert_eq!(stalls.pause_after(Duration::from_secs(20)), Duration::from_secs(1));
     }
 }

@@ -77,9 +77,16 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the record can be written right now: a standby or a full disk may still answer reads.
+    /// Whether the record can be written right now: a standby may still answer reads, and any of the tables that
+    /// everything goes through may be locked.
     pub async fn ping_write(&self) -> Result<()> {
-        self.client().await?.simple_query("UPDATE outbox SET due_at = due_at WHERE false").await?;
+        const WRITES: &str = "
+            UPDATE outbox SET due_at = due_at WHERE false;
+            UPDATE events SET duplicates = duplicates WHERE false;
+            UPDATE deliveries SET due_at = due_at WHERE false;
+            UPDATE attempts SET number = number WHERE false;
+            UPDATE subscription_runtime SET head = head WHERE false";
+        self.client().await?.simple_query(WRITES).await?;
         Ok(())
     }
 

@@ -408,6 +408,19 @@ async fn a_database_that_refuses_writes_is_not_well() {
 }
 
 #[tokio::test]
+async fn a_database_that_has_one_of_its_hot_tables_locked_is_not_well() {
+    let database = Database::create().await;
+    for table in ["outbox", "events", "deliveries", "attempts", "subscription_runtime"] {
+        let mut client = database.store.client().await.unwrap();
+        let lock = client.transaction().await.unwrap();
+        lock.batch_execute(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+        assert!(database.store.ping_write().await.is_err(), "{table}");
+        lock.rollback().await.unwrap();
+    }
+    assert!(database.store.ping_write().await.is_ok());
+}
+
+#[tokio::test]
 async fn what_a_rate_allowed_and_nobody_needed_goes_back() {
     let database = Database::create().await;
     let mut client = database.store.client().await.unwrap();

@@ -5,6 +5,7 @@
 //! derived from event and subscription. Rows that were there already are left alone: either their message is on
 //! its way, or their lease runs out and the scheduler publishes it.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -89,12 +90,11 @@ impl FanOut {
         let inserting = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Insert>| {
             let store = db.clone();
             async move {
-                let all: Vec<NewDelivery> = batch.iter().flat_map(|insert| insert.deliveries.iter().cloned()).collect();
+                let all = each_once(&batch);
                 let fanned_out: Vec<FannedOut> = batch.iter().map(|insert| insert.fanned_out).collect();
                 metrics::histogram!("posthorn_fan_out_batch_deliveries").record(all.len() as f64);
                 let new = deliveries::insert(&store.client().await?, &all, &fanned_out, Timestamp::now()).await?;
-                let is_new = |delivery: &NewDelivery| new.contains(&delivery.id);
-                Ok(batch.iter().map(|insert| insert.deliveries.iter().map(is_new).collect()).collect())
+                Ok(tell(&batch, new))
             }
         });
         let crowds = Mutex::default();
@@ -237,6 +237,18 @@ impl FanOut {
     }
 }
 
+/// An event's message may come twice, and both may be in one batch: the first one makes the deliveries.
+fn each_once(batch: &[Insert]) -> Vec<NewDelivery> {
+    let mut seen = HashSet::new();
+    let deliveries = batch.iter().flat_map(|insert| insert.deliveries.iter());
+    deliveries.filter(|delivery| seen.insert(delivery.id)).cloned().collect()
+}
+
+/// Tells of each delivery whether it is new, and that to the first one only: whoever is told publishes it.
+fn tell(batch: &[Insert], mut new: HashSet<DeliveryId>) -> Vec<Vec<bool>> {
+    batch.iter().map(|insert| insert.deliveries.iter().map(|delivery| new.remove(&delivery.id)).collect()).collect()
+}
+
 fn wake(delivery: &NewDelivery, content: Option<Content>) -> Wake {
     Wake {
         id: delivery.id,
@@ -311,5 +323,41 @@ impl Known {
             part,
             event,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use posthorn_core::time::to_micros;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// What a message for two subscriptions would insert, under a lease that ends at `lease`.
+    fn insert(lease: i64) -> Insert {
+        let event_id = EventId::from_uuid(Uuid::from_u128(1));
+        let delivery = |number| {
+            let subscription_id = SubscriptionId::from_uuid(Uuid::from_u128(number));
+            NewDelivery {
+                id: DeliveryId::derive(event_id, subscription_id),
+                event_id,
+                subscription_id,
+                tenant_id: TenantId::from_uuid(Uuid::from_u128(2)),
+                event_type: "invoice.paid".to_owned(),
+                held: None,
+                due_at: Timestamp::from_microsecond(lease).unwrap_or_default(),
+            }
+        };
+        let fanned_out = FannedOut { event_id, part: Part::whole(), audience: Audience::Everyone };
+        Insert { deliveries: [delivery(10), delivery(11)].into(), fanned_out }
+    }
+
+    #[test]
+    fn of_two_messages_of_one_event_in_a_batch_one_makes_its_deliveries_and_publishes_them() {
+        let batch = [insert(1), insert(2)];
+        let all = each_once(&batch);
+        assert_eq!(all.iter().map(|delivery| to_micros(delivery.due_at)).collect::<Vec<_>>(), [1, 1]);
+        let new = all.iter().map(|delivery| delivery.id).collect();
+        assert_eq!(tell(&batch, new), [[true, true], [false, false]]);
     }
 }

@@ -62,8 +62,9 @@ impl Recorder {
             let store = db.clone();
             async move {
                 let claims: Vec<Claim> = batch.iter().map(|claiming| claiming.0).collect();
-                let taken = deliveries::claim(&store.client().await?, &claims).await?;
-                Ok(claims.iter().map(|claim| taken.contains(&claim.id)).collect())
+                let mut taken = deliveries::claim(&store.client().await?, &claims).await?;
+                // Of two claims for one attempt in a batch, the first has it.
+                Ok(claims.iter().map(|claim| taken.remove(&claim.id)).collect())
             }
         });
         let writer = Writer {

@@ -7,10 +7,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use posthorn_core::delivery;
 use posthorn_core::time::later;
 
 /// Units of 50 ms from now; what is past is negative.
 pub type Moment = i16;
+
+/// A duration of `core`.
+pub const fn units(duration: Duration) -> Moment {
+    (duration.as_millis() / 50) as Moment
+}
 
 const fn seconds(seconds: Moment) -> Moment {
     seconds * 20
@@ -25,12 +31,13 @@ pub const PROMPT: Moment = GRID;
 /// How long a message may wait in a worker for a lane and then for a slot, 500 ms each.
 pub const TURN: Moment = seconds(1);
 
-/// An attempt that was begun unread and lasts longer has its row claimed meanwhile: 500 ms.
-pub const CLAIM_AFTER: Moment = seconds(1) / 2;
+/// An attempt that was begun unread and lasts longer has its row claimed meanwhile.
+pub const CLAIM_AFTER: Moment = units(delivery::CLAIM_AFTER);
 
 /// How long a first attempt's message that came back waits before it claims. Whoever has the attempt elsewhere may have to wait
 /// for its turn, then sends, and has the row claimed, or the answer recorded, in time.
-pub const PATIENCE: Moment = seconds(3);
+/// `core::delivery::wait_before_claim` says so, and which messages do.
+pub const PATIENCE: Moment = 6 * CLAIM_AFTER;
 
 /// Too short.
 pub const SHORT_PATIENCE: Moment = seconds(2);

@@ -1,8 +1,10 @@
 //! Workers: the messages that they have in hand, and how far they are with each.
 
+use posthorn_core::delivery::wait_before_claim;
+
 use crate::bag::{Bag, Item};
 use crate::message::Message;
-use crate::moment::{CLAIM_AFTER, Moment, PATIENCE, PROMPT, RETRY_PAUSE, SHORT_PATIENCE, TIMEOUT, TURN};
+use crate::moment::{CLAIM_AFTER, Moment, PROMPT, RETRY_PAUSE, SHORT_PATIENCE, TIMEOUT, TURN, units};
 use crate::row::Next;
 use crate::sabotage::Sabotage;
 
@@ -156,11 +158,10 @@ impl Worker {
 
 /// Until when a message that came back waits before it claims.
 pub fn patience(message: &Message, sabotage: Sabotage) -> Moment {
-    match sabotage {
-        _ if !message.is_of_first_attempt() => 0,
-        Sabotage::NoPatience => 0,
-        Sabotage::ShortPatience => SHORT_PATIENCE,
-        _ => PATIENCE,
+    match (units(wait_before_claim(&message.wake())), sabotage) {
+        (0, _) | (_, Sabotage::NoPatience) => 0,
+        (_, Sabotage::ShortPatience) => SHORT_PATIENCE,
+        (patience, _) => patience,
     }
 }
 
@@ -185,5 +186,18 @@ impl Item for Hand {
         };
         let flags = u128::from(flag) | u128::from(self.attached) << 1 | u128::from(self.excused) << 2;
         self.message.key() | flags << 48 | kind << 52 | u128::from(one as u16) << 64 | u128::from(two as u16) << 80
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moment::PATIENCE;
+
+    #[test]
+    fn a_message_waits_for_as_long_as_the_product_does() {
+        let came_back = Message::first(0, 0).again();
+        assert_eq!(patience(&came_back, Sabotage::None), PATIENCE);
+        assert_eq!(patience(&Message { attempt: 2, ..came_back }, Sabotage::None), 0);
     }
 }

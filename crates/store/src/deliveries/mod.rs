@@ -71,13 +71,15 @@ h AS (
     UPDATE subscription_runtime r SET next_due_at = l.due FROM l
     WHERE r.subscription_id = l.subscription_id AND (l.next_due_at IS NULL OR l.next_due_at > l.due)
 ),
+-- By arrays and not by a join: a plan that is kept from when the outbox was empty must do with one that is not. The
+-- scalar subquery looks up each event that a message said is for nobody.
 o AS (
-    DELETE FROM outbox WHERE (event_id, first_subscription_id) IN (
-        SELECT o.event_id, o.first_subscription_id FROM outbox o
-        JOIN unnest($9::uuid[], $10::uuid[], $11::bool[]) AS f(event_id, first, unrouted)
-            ON o.event_id = f.event_id AND o.first_subscription_id = f.first
-        WHERE NOT f.unrouted OR EXISTS (SELECT FROM events e WHERE e.id = f.event_id AND e.audience = 'unrouted')
-        ORDER BY 1, 2 FOR UPDATE OF o)
+    DELETE FROM outbox o WHERE o.event_id = ANY ($9) AND o.first_subscription_id = '00000000-0000-0000-0000-000000000000'
+      AND (o.event_id <> ALL ($10) OR (SELECT e.audience FROM events e WHERE e.id = o.event_id) = 'unrouted')
+),
+p AS (
+    DELETE FROM outbox o USING unnest($11::uuid[], $12::uuid[]) AS f(event_id, first)
+    WHERE o.event_id = f.event_id AND o.first_subscription_id = f.first
 )
 SELECT id FROM n";
 
@@ -97,13 +99,18 @@ pub async fn insert(
     let held: Vec<Option<&str>> = new.iter().map(|d| d.held.map(HeldReason::as_str)).collect();
     let due: Vec<Timestamp> = new.iter().map(|d| d.due_at).collect();
     let statement = db.prepare_cached(INSERT).await?;
-    let from: Vec<Uuid> = fanned_out.iter().map(|f| *f.event_id.as_uuid()).collect();
-    let first: Vec<Uuid> = fanned_out.iter().map(|f| *f.part.first.as_uuid()).collect();
-    let unrouted: Vec<bool> = fanned_out.iter().map(|f| f.audience == Audience::Nobody).collect();
+    let event = |f: &FannedOut| *f.event_id.as_uuid();
+    let (wholes, parts): (Vec<FannedOut>, Vec<FannedOut>) = fanned_out.iter().partition(|f| f.part.is_whole());
+    let mut whole: Vec<Uuid> = wholes.iter().map(event).collect();
+    // In one order for everybody.
+    whole.sort_unstable();
+    let unrouted: Vec<Uuid> = wholes.iter().filter(|f| f.audience == Audience::Nobody).map(event).collect();
+    let part_of: Vec<Uuid> = parts.iter().map(event).collect();
+    let first: Vec<Uuid> = parts.iter().map(|f| *f.part.first.as_uuid()).collect();
     let rows = db
         .query(
             &statement,
-            &[&ids, &events, &subscriptions, &tenants, &types, &held, &due, &now, &from, &first, &unrouted],
+            &[&ids, &events, &subscriptions, &tenants, &types, &held, &due, &now, &whole, &unrouted, &part_of, &first],
         )
         .await?;
     Ok(rows.iter().map(|row| DeliveryId::from_uuid(row.get(0))).collect())

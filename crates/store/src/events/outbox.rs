@@ -69,10 +69,10 @@ pub async fn take_due(
     let statement = db
         .prepare_cached(
             "WITH due AS (
+                 -- By their places, which are locked: a plan that is kept from when the outbox was empty joins badly.
                  UPDATE outbox SET due_at = now() + make_interval(secs => $2)
-                 WHERE (event_id, first_subscription_id) IN (
-                     SELECT event_id, first_subscription_id FROM outbox WHERE due_at <= now()
-                     ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+                 WHERE ctid = ANY (ARRAY(SELECT ctid FROM outbox WHERE due_at <= now()
+                                         ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
                  RETURNING event_id, first_subscription_id, last_subscription_id
              )
              SELECT due.first_subscription_id, due.last_subscription_id, e.id, e.tenant_id, e.audience, e.source_id, e.source_slug, e.event_type, e.occurred_at, e.received_at,

@@ -113,6 +113,35 @@ async fn dispatchers_that_make_the_same_deliveries_in_opposite_order_do_not_dead
     assert_eq!(events::outbox_backlog(&client).await.unwrap().0, 0);
 }
 
+#[tokio::test]
+async fn what_was_planned_while_the_outbox_was_empty_is_quick_when_it_is_full() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let rounds: Vec<_> =
+        (0..250).map(|_| fanned_out(event("x", now()).id, Part::whole(), Audience::Everyone)).collect();
+    client.batch_execute("VACUUM ANALYZE outbox").await.unwrap();
+    // Often enough for the session to keep its plan.
+    for _ in 0..10 {
+        deliveries::insert(&client, &[], &rounds, now()).await.unwrap();
+        events::take_due(&client, 500, 30.0, 8192).await.unwrap();
+    }
+    let fill = "INSERT INTO outbox (event_id, due_at) SELECT gen_random_uuid(), now() + '1 hour' FROM generate_series(1, 50000)";
+    client.batch_execute(fill).await.unwrap();
+    for f in &rounds {
+        client
+            .execute("INSERT INTO outbox (event_id, due_at) VALUES ($1, now())", &[f.event_id.as_uuid()])
+            .await
+            .unwrap();
+    }
+
+    let began = std::time::Instant::now();
+    events::take_due(&client, 500, 30.0, 8192).await.unwrap();
+    deliveries::insert(&client, &[], &rounds, now()).await.unwrap();
+
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    assert_eq!(events::outbox_backlog(&client).await.unwrap().0, 50_000);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_broker_confirmed_and_lost_is_delivered() {
     let world = World::start_with(&[("INGRESS_GATEWAY_RELAY__LEASE_SECONDS", "2")]).await;

@@ -1,6 +1,8 @@
 //! The run's own time: milliseconds since it began, by the monotonic clock.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -25,6 +27,27 @@ impl Clock {
     /// When the run began, by the machine's clock.
     pub fn began_at(&self) -> Timestamp {
         self.began_at
+    }
+}
+
+/// How long this process itself was kept from working at most: a receiver that is late is no fault of Posthorn's.
+#[derive(Clone, Debug, Default)]
+pub struct Lag(Arc<AtomicU32>);
+
+impl Lag {
+    /// Measures for as long as it is polled.
+    pub async fn measure(self) {
+        const STEP: Duration = Duration::from_millis(20);
+        loop {
+            let began = Instant::now();
+            tokio::time::sleep(STEP).await;
+            let late = began.elapsed().saturating_sub(STEP).as_millis();
+            self.0.fetch_max(u32::try_from(late).unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+    }
+
+    pub fn longest(&self) -> Millis {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

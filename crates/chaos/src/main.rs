@@ -32,7 +32,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::api::Api;
-use crate::clock::{Clock, seconds};
+use crate::clock::{Clock, Lag, seconds};
 use crate::error::Result;
 use crate::fault::drill::{Drill, Drilled};
 use crate::fault::kind::Kind;
@@ -44,6 +44,7 @@ use crate::load::plan::Plan;
 use crate::load::provider::Keys;
 use crate::load::sender::Sender;
 use crate::load::stage::Stage;
+use crate::peer::Peers;
 use crate::receiver::Receiver;
 use crate::world::{Place, World};
 
@@ -122,6 +123,8 @@ async fn run(arguments: Arguments) -> Result<bool> {
     ));
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
     let world = Arc::new(World::start(arguments.place.clone(), &client, clock).await?);
+    let lag = Lag::default();
+    tokio::spawn(lag.clone().measure());
     let watch = Arc::clone(&world);
     tokio::spawn(async move { watch.services.watch().await });
     let (sender, api) = set_the_stage(&world, seed, &client).await?;
@@ -149,7 +152,9 @@ async fn run(arguments: Arguments) -> Result<bool> {
     say("");
     table::faults(&drilled.episodes);
     say("");
-    table::totals(&totals(&world, &sender, losses, repeats.len()));
+    let mut numbers = totals(&world, &sender, losses, repeats.len());
+    numbers.push(("Longest that the harness itself was late", seconds(lag.longest())));
+    table::totals(&numbers);
     say("");
     table::repeats(&repeats);
     say("");
@@ -187,7 +192,7 @@ async fn set_the_stage(world: &World, seed: u64, client: &reqwest::Client) -> Re
     let receiver = Receiver {
         endpoints: Stage::endpoints(),
         temper: Temper(seed),
-        workers: services.workers(),
+        peers: Peers::watch(services.workers()),
         journal: Arc::clone(&journal),
         clock,
     };

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::journal::{Answer, Arrival, Journal, number_in};
 use crate::load::nature::{Nature, Temper};
-use crate::peer::Workers;
+use crate::peer::Peers;
 
 /// Longer than every subscription's timeout.
 const HANG: Duration = Duration::from_secs(12);
@@ -33,7 +33,7 @@ pub struct Endpoint {
 pub struct Receiver {
     pub endpoints: Vec<Endpoint>,
     pub temper: Temper,
-    pub workers: Workers,
+    pub peers: Peers,
     pub journal: Arc<Journal>,
     pub clock: Clock,
 }
@@ -66,8 +66,7 @@ impl Receiver {
     }
 
     async fn serve(&self, stream: TcpStream, port: u16) -> std::io::Result<()> {
-        let workers = self.workers.clone();
-        let worker = tokio::task::spawn_blocking(move || workers.at(port)).await.unwrap_or_default();
+        let worker = self.peers.at(port).await;
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         while let Some(request) = read(&mut stream).await? {

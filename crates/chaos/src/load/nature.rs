@@ -19,7 +19,7 @@ pub enum Nature {
     Flaky,
     /// Answers 422 to a quarter of the events, and its retry policy calls that permanent.
     Strict,
-    /// Answers 500 to two fifths of the events for as long as they come: their schedule is used up.
+    /// Answers 500 to a seventh of the events for as long as they come: their schedule is used up, and breakers open.
     Failing,
 }
 
@@ -30,7 +30,7 @@ impl Nature {
         match self {
             Self::Steady => return Answer::Status(200),
             Self::Strict if whole < 250 => return Answer::Status(422),
-            Self::Failing if whole < 400 => return Answer::Status(500),
+            Self::Failing if whole < 150 => return Answer::Status(500),
             Self::Flaky | Self::Strict | Self::Failing => {}
         }
         if times >= FLAKY_TIMES {
@@ -82,6 +82,6 @@ mod tests {
     #[test]
     fn what_is_doomed_stays_doomed() {
         let doomed = (0..1000).filter(|number| Nature::Failing.answer(Temper(1), 3, *number, 9) == Answer::Status(500));
-        assert!((300..500).contains(&doomed.count()));
+        assert!((100..200).contains(&doomed.count()));
     }
 }

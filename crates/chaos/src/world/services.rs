@@ -1,6 +1,7 @@
 //! The six processes of Posthorn: two of each service, and what was done to them when.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use rustix::process::Signal;
 
 use crate::clock::{Clock, Millis, seconds};
 use crate::error::{Result, unexpected};
-use crate::peer::Workers;
 use crate::world::process::{Process, Recipe};
 use crate::world::{Place, wait_until};
 
@@ -83,7 +83,7 @@ pub struct Services {
     /// What ended although nobody asked, in words.
     incidents: Mutex<Vec<String>>,
     peaks: Mutex<BTreeMap<String, u64>>,
-    clock_file: std::path::PathBuf,
+    clock_file: PathBuf,
     client: reqwest::Client,
     clock: Clock,
     pub gateways: Vec<String>,
@@ -157,15 +157,13 @@ impl Services {
         &self.recipes[replica].name
     }
 
-    /// The delivery-workers, for [`crate::peer`].
-    pub fn workers(&self) -> Workers {
+    /// The delivery-workers, and where their pids stand.
+    pub fn workers(&self) -> Vec<(u8, PathBuf)> {
         let file = |replica: usize| self.recipes[replica].pid_path();
-        let numbered =
-            Service::Worker.replicas().map(|replica| (u8::try_from(replica).unwrap_or_default(), file(replica)));
-        Workers(numbered.to_vec())
+        Service::Worker.replicas().map(|replica| (u8::try_from(replica).unwrap_or_default(), file(replica))).to_vec()
     }
 
-    pub fn log_paths(&self) -> impl Iterator<Item = (&str, std::path::PathBuf)> {
+    pub fn log_paths(&self) -> impl Iterator<Item = (&str, PathBuf)> {
         self.recipes.iter().map(|recipe| (recipe.name.as_str(), recipe.log_path()))
     }
 

@@ -8,6 +8,7 @@ pub mod api_keys;
 pub mod audit_log;
 pub mod batcher;
 pub mod changes;
+pub mod chores;
 pub mod dead_letters;
 pub mod deliveries;
 pub mod delivery_stats;

@@ -2,8 +2,27 @@
 
 use std::time::{Duration, Instant};
 
-use posthorn_testkit::{World, eventually};
+use posthorn_store::chores::{self, Chore};
+use posthorn_testkit::{Database, World, eventually};
 use serde_json::json;
+
+#[tokio::test]
+async fn a_chore_is_one_processes_at_a_time_and_anothers_when_that_is_not_heard_of() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let take = |lease| chores::take(&client, Chore::Upkeep, lease);
+    let second = Duration::from_secs(1);
+
+    assert!(take(second * 60).await.unwrap());
+    assert!(!take(second * 60).await.unwrap(), "somebody is at it");
+
+    // Whoever is at it goes on, and then says no more.
+    chores::put_off(&client, Chore::Upkeep, second).await.unwrap();
+    assert!(!take(second).await.unwrap());
+    eventually("another has it", || async { take(second * 60).await.unwrap().then_some(()) }).await;
+    chores::put_off(&client, Chore::Upkeep, second * 3600).await.unwrap();
+    assert!(!take(second).await.unwrap(), "done, until the next time");
+}
 
 /// A dispatcher that is frozen, or cut off, in the middle of a transaction keeps its locks. Here it is a session that
 /// has taken what the scheduler, a relay and a replay job need, and then says no more.

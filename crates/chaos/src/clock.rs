@@ -1,4 +1,4 @@
-//! The run's own time: milliseconds since it began, by the monotonic clock.
+//! The run's own time: milliseconds since it began, by the monotonic clock; and the time that the world believes it is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,21 +13,39 @@ pub type Millis = u32;
 pub struct Clock {
     began: Instant,
     began_at: Timestamp,
+    /// How far the world's clocks are ahead of the machine's, in seconds.
+    ahead: i64,
 }
 
 impl Clock {
-    pub fn start() -> Self {
-        Self { began: Instant::now(), began_at: Timestamp::now() }
+    /// `at` is what time it is in the world; the machine's where it is left out.
+    pub fn start(at: Option<Timestamp>) -> Self {
+        let now = Timestamp::now();
+        let ahead = at.map_or(0, |at| at.as_second() - now.as_second());
+        Self { began: Instant::now(), began_at: later(now, ahead), ahead }
     }
 
     pub fn now(&self) -> Millis {
         u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX)
     }
 
-    /// When the run began, by the machine's clock.
+    /// When the run began, by the world's clocks.
     pub fn began_at(&self) -> Timestamp {
         self.began_at
     }
+
+    /// What time it is in the world.
+    pub fn wall(&self) -> Timestamp {
+        later(Timestamp::now(), self.ahead)
+    }
+
+    pub fn ahead(&self) -> i64 {
+        self.ahead
+    }
+}
+
+fn later(at: Timestamp, seconds: i64) -> Timestamp {
+    at.saturating_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(at)
 }
 
 /// How long this process itself was kept from working at most: a receiver that is late is no fault of Posthorn's.

@@ -159,6 +159,12 @@ impl Journal {
         self.read().unavailable += 1;
     }
 
+    /// How many requests were told to come back so far, and how many had no answer.
+    pub fn turned_away(&self) -> (u64, u64) {
+        let records = self.read();
+        (records.unavailable, records.unanswered)
+    }
+
     pub fn unanswered(&self) {
         self.read().unanswered += 1;
     }

@@ -65,15 +65,16 @@ struct Arguments {
     /// Only these kinds of faults, separated by commas; `none` is none.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// These kinds as well, which are not among the ordinary ones.
-    #[arg(long, value_delimiter = ',', value_parser = Kind::parse)]
-    include: Vec<Kind>,
     /// Events a second.
     #[arg(long, default_value_t = 25.0)]
     rate: f64,
     /// Faults at the same time.
     #[arg(long, default_value_t = 1)]
     together: usize,
+    /// What time it is in the world when it begins, such as `2026-12-31T23:58:00Z`: services run with clocks that are
+    /// ahead (libfaketime), and the run crosses midnight and the end of a month.
+    #[arg(long)]
+    at: Option<jiff::Timestamp>,
     /// Leave everything running at the end.
     #[arg(long)]
     keep: bool,
@@ -112,7 +113,10 @@ async fn until_signalled(arguments: Arguments) -> Result<bool> {
 
 /// Returns whether every check holds.
 async fn run(arguments: Arguments) -> Result<bool> {
-    let clock = Clock::start();
+    let clock = Clock::start(arguments.at);
+    if arguments.at.is_some() && arguments.place.faketime.is_none() {
+        return Err(error::unexpected("without libfaketime there is one time only"));
+    }
     let seed = arguments.seed.unwrap_or_else(|| clock.began_at().as_millisecond().unsigned_abs());
     let kinds = kinds(&arguments)?;
     say(format_args!(
@@ -141,6 +145,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
         kinds,
         together: arguments.together.max(1),
         until: clock.now() + arguments.seconds * 1000,
+        upgrades: world.place.previous.is_some(),
         longest: if arguments.seconds >= LONG_RUN { LONG_FREEZE } else { SHORT_FREEZE },
     };
     let drilled = drill.run().await;
@@ -177,7 +182,6 @@ fn kinds(arguments: &Arguments) -> Result<Vec<Kind>> {
     if arguments.place.faketime.is_none() {
         kinds.retain(|kind| *kind != Kind::StepClock);
     }
-    kinds.extend(&arguments.include);
     Ok(kinds)
 }
 
@@ -253,6 +257,7 @@ async fn compare(
     drop(database);
     let badly_stopped = if keep { Vec::new() } else { world.stop().await? };
     checks.extend(ledger::answers::processes(world, &badly_stopped));
+    checks.push(ledger::answers::memory(world));
     // For the totals.
     *sender.journal.read() = books.records;
     Ok((checks, repeats, losses))

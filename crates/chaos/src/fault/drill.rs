@@ -17,6 +17,8 @@ use crate::world::World;
 const LIMIT: Duration = Duration::from_secs(90);
 const PROBE_EVERY: Duration = Duration::from_millis(500);
 const PROBE_BYTES: u32 = 200;
+/// How long older programs have the world to themselves.
+const OLD_VERSION: Duration = Duration::from_secs(20);
 /// A fault that would begin later than this before the end is not begun.
 const LAST_SECONDS: Millis = 10_000;
 
@@ -49,6 +51,8 @@ pub struct Drill<'a> {
     pub kinds: Vec<Kind>,
     /// Faults at the same time.
     pub together: usize,
+    /// Whether the world has older programs and is upgraded first.
+    pub upgrades: bool,
     /// When it ends.
     pub until: Millis,
     pub longest: f64,
@@ -62,6 +66,10 @@ impl Drill<'_> {
         let mut bag = Bag::new(self.kinds.clone());
         let mut drilled = Drilled::default();
         let now = || self.world.clock.now();
+        if self.upgrades {
+            tokio::time::sleep(OLD_VERSION).await;
+            self.episode(&[Kind::Upgrade], &mut rng, &mut drilled).await;
+        }
         while now() + LAST_SECONDS < self.until {
             tokio::time::sleep(Duration::from_millis(rng.random_range(500..2000))).await;
             let drawn: Vec<Kind> = (0..self.together).filter_map(|_| bag.draw(&mut rng)).collect();

@@ -35,7 +35,9 @@ pub enum Kind {
     ExhaustConnections,
     FillDisk,
     SlowDatabase,
+    Overload,
     Migrate,
+    Upgrade,
 }
 
 use Kind as K;
@@ -81,13 +83,19 @@ const KINDS: &[(&str, Kind, &str)] = &[
     ("exhaust-connections", K::ExhaustConnections, "PostgreSQL has no connection left, and the services lost theirs"),
     ("fill-disk", K::FillDisk, "whatever makes a file of PostgreSQL grow fails with 53100"),
     ("slow-database", K::SlowDatabase, "every statement takes 200 ms longer"),
+    (
+        "overload",
+        K::Overload,
+        "hundreds of requests at once for five seconds, while every statement takes 200 ms longer",
+    ),
     ("migrate", K::Migrate, "`posthorn migrate` twice at once, and hot tables gain and lose a column"),
+    ("upgrade", K::Upgrade, "the new version migrates, and takes the place of the old one, process by process"),
 ];
 
 impl Kind {
-    /// What a run draws from unless it is told: all that Posthorn promises to survive.
+    /// What a run draws from unless it is told: all that Posthorn promises to survive, but what is done once.
     pub fn ordinary() -> Vec<Self> {
-        KINDS.iter().map(|(_, kind, _)| *kind).filter(|kind| *kind != K::LoseBrokerData).collect()
+        KINDS.iter().map(|(_, kind, _)| *kind).filter(|kind| *kind != K::Upgrade).collect()
     }
 
     pub fn parse(name: &str) -> Result<Self, String> {
@@ -119,7 +127,9 @@ impl Kind {
                 | K::ExhaustConnections
                 | K::FillDisk
                 | K::SlowDatabase
+                | K::Overload
                 | K::Migrate
+                | K::Upgrade
         )
     }
 }

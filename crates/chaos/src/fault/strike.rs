@@ -18,7 +18,7 @@ const LOCKED: [&str; 4] = ["outbox", "deliveries", "events", "subscription_runti
 const NARROW_AFTERWARDS: Duration = Duration::from_secs(1);
 const STATEMENT_DELAY: Duration = Duration::from_millis(200);
 /// Within what clocks may disagree: 5 s.
-const CLOCK_STEP: i32 = 3;
+const CLOCK_STEP: i64 = 3;
 
 /// A fault that lasts.
 pub struct Strike {
@@ -167,8 +167,21 @@ impl Means<'_> {
                 world.database.fill_up().await?;
                 Undo::MakeRoom
             }
+            Kind::Overload => {
+                world.database_wire.delay(STATEMENT_DELAY);
+                let flooded = self.flood(rng, &mut detail).await;
+                world.database_wire.pass();
+                flooded?;
+                Undo::Nothing
+            }
             Kind::Migrate => {
                 self.migrate().await?;
+                Undo::Nothing
+            }
+            Kind::Upgrade => {
+                world.services.set_programs(world.place.binaries.clone());
+                world.migrate().await?;
+                self.restart_all(&mut detail).await?;
                 Undo::Nothing
             }
         };
@@ -226,7 +239,9 @@ impl Means<'_> {
             | Kind::CloseBrokerConnections
             | Kind::CloseDatabaseConnections
             | Kind::RestartDatabase
-            | Kind::Migrate => (0.0, 0.0),
+            | Kind::Overload
+            | Kind::Migrate
+            | Kind::Upgrade => (0.0, 0.0),
             Kind::KillOne(_)
             | Kind::KillAll(_)
             | Kind::KillScheduler

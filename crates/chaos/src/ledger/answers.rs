@@ -32,6 +32,20 @@ pub fn processes(world: &World, badly_stopped: &[String]) -> Vec<Check> {
     vec![stopped, panics]
 }
 
+/// What a process may come to, in MiB, by its limits: `docs/OPERATIONS.md`, Scaling. A worker's by bodies of 1 MiB.
+const MOST: [(&str, u64); 3] = [("gateway", 406), ("dispatcher", 106), ("worker", 902)];
+
+pub fn memory(world: &World) -> Check {
+    let mut check = Check::new("no process needed more memory than its limits add up to");
+    for (name, bytes) in world.services.peaks() {
+        let most = MOST.iter().find(|(service, _)| name.starts_with(service)).map_or(0, |(_, most)| *most);
+        if bytes >> 20 > most {
+            check.except(|| format!("{name} had {} MiB, and {most} are its limit", bytes >> 20));
+        }
+    }
+    check
+}
+
 fn panicked(name: &str, log: PathBuf, check: &mut Check) {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

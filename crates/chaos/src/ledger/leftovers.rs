@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
+use jiff::{ToSpan as _, tz::TimeZone};
 use tokio_postgres::Client;
 
 use crate::error::Result;
@@ -16,7 +16,7 @@ const PARTITIONED: [&str; 4] = ["attempts", "deliveries", "event_dedup", "events
 pub async fn checks(left: &[String], world: &World, database: &Client) -> Result<Vec<Check>> {
     let mut quiet = Check::new("nothing is held, queued, in the outbox or in a queue any more");
     left.iter().for_each(|left| quiet.except(|| left.clone()));
-    Ok(vec![quiet, queues(world).await?, sessions(database).await?, partitions(database).await?])
+    Ok(vec![quiet, queues(world).await?, sessions(database).await?, partitions(world, database).await?])
 }
 
 async fn queues(world: &World) -> Result<Check> {
@@ -50,12 +50,12 @@ async fn sessions(database: &Client) -> Result<Check> {
 }
 
 /// From yesterday to a week ahead, as they are made; around midnight there may be a day more.
-async fn partitions(database: &Client) -> Result<Check> {
+async fn partitions(world: &World, database: &Client) -> Result<Check> {
     let mut check = Check::new("there are the partitions from yesterday to a week ahead, and no other");
     const NAMES: &str = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
         JOIN pg_class p ON p.oid = i.inhparent WHERE p.relkind = 'p'";
     let is: BTreeSet<String> = database.query(NAMES, &[]).await?.iter().map(|row| row.get(0)).collect();
-    let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+    let today = world.clock.wall().to_zoned(TimeZone::UTC).date();
     let mut expected = BTreeSet::new();
     for offset in -1..=DAYS_AHEAD {
         let day = today.saturating_add(offset.days());

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use reqwest::Client;
 use reqwest::header::RETRY_AFTER;
 
@@ -59,7 +58,7 @@ impl Sender {
     pub fn start(self: &Arc<Self>, planned: Planned) -> u32 {
         let flavour = self.stage.flavour(planned.flavour);
         let number = self.journal.plan(planned.flavour, planned.fate, Arc::clone(&flavour.expected), self.clock.now());
-        let body = write(flavour, number, planned.bytes, Timestamp::now());
+        let body = write(flavour, number, planned.bytes, self.clock.wall());
         self.journal.written(number, body.len(), short_digest(&body));
         self.open.fetch_add(1, Ordering::Relaxed);
         let sender = Arc::clone(self);
@@ -98,7 +97,7 @@ impl Sender {
     }
 
     async fn attempt(&self, gateway: &str, number: u32, flavour: u8, body: &Bytes) -> Outcome {
-        let request = self.stage.keys.sign(self.stage.flavour(flavour), number, body, Timestamp::now());
+        let request = self.stage.keys.sign(self.stage.flavour(flavour), number, body, self.clock.wall());
         let mut post = self.client.post(format!("{gateway}/webhooks/{}", request.path)).timeout(PATIENCE);
         for (name, value) in &request.headers {
             post = post.header(*name, value);

@@ -35,6 +35,9 @@ pub struct Place {
     /// Where the services' programs are.
     #[arg(long)]
     pub binaries: PathBuf,
+    /// Programs of an older version: the world begins with those, and is upgraded under traffic.
+    #[arg(long)]
+    pub previous: Option<PathBuf>,
     /// libfaketime, for steps of the clock; without it there are none.
     #[arg(long)]
     pub faketime: Option<PathBuf>,
@@ -92,11 +95,12 @@ impl World {
         Ok(world)
     }
 
-    /// `posthorn migrate`, straight to the database.
+    /// `posthorn migrate` of the version that runs, straight to the database.
     pub async fn migrate(&self) -> Result<()> {
-        let output = tokio::process::Command::new(self.place.binaries.join("posthorn"))
+        let output = tokio::process::Command::new(self.services.programs().join("posthorn"))
             .arg("migrate")
             .env("POSTHORN_DATABASE_URL", self.database.url())
+            .envs(self.services.shifted())
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true)
             .output()

@@ -1,7 +1,7 @@
 //! One replica of a service: a child of ours that may be killed, frozen, stopped and started again.
 
 use std::fs::{File, OpenOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::world::tree;
 #[derive(Clone, Debug)]
 pub struct Recipe {
     pub name: String,
-    pub program: PathBuf,
+    pub program: &'static str,
     pub directory: PathBuf,
     pub environment: Vec<(String, String)>,
 }
@@ -28,9 +28,10 @@ pub enum Process {
 }
 
 impl Recipe {
-    pub fn start(&self) -> Result<Process> {
+    /// Starts the program that is in `programs`.
+    pub fn start(&self, programs: &Path) -> Result<Process> {
         let log = self.log()?;
-        let child = Command::new(&self.program)
+        let child = Command::new(programs.join(self.program))
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("POSTHORN_LOCAL_DIR", &self.directory)

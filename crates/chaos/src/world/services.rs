@@ -1,7 +1,7 @@
 //! The six processes of Posthorn: two of each service, and what was done to them when.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,8 @@ use crate::error::{Result, unexpected};
 use crate::world::process::{Process, Recipe};
 use crate::world::{Place, wait_until};
 
+/// Requests that a gateway takes in at the same time.
+const MAX_IN_FLIGHT: u32 = 200;
 /// Longer than the longest grace period of a service (40 s).
 pub const STOP: Duration = Duration::from_secs(45);
 const READY: Duration = Duration::from_secs(60);
@@ -83,6 +85,8 @@ pub struct Services {
     /// What ended although nobody asked, in words.
     incidents: Mutex<Vec<String>>,
     peaks: Mutex<BTreeMap<String, u64>>,
+    programs: Mutex<PathBuf>,
+    faketime: Option<PathBuf>,
     clock_file: PathBuf,
     client: reqwest::Client,
     clock: Clock,
@@ -108,6 +112,8 @@ impl Services {
             ("DELIVERY_WORKER_BREAKER__MAX_COOLDOWN_SECONDS", "2".to_owned()),
             // What the clerk cannot have seen, the janitor files after two minutes and this.
             ("DISPATCHER_JANITOR__EVERY_SECONDS", "10".to_owned()),
+            // Little enough for a flood of ours to meet it.
+            ("INGRESS_GATEWAY_ACCEPT__MAX_IN_FLIGHT", MAX_IN_FLIGHT.to_string()),
             ("INGRESS_GATEWAY_LOG__ERRORS_DIRECTORY", String::new()),
         ];
         let clock_file = place.directory.join("clock");
@@ -126,13 +132,18 @@ impl Services {
             if service != Service::Worker {
                 set(&format!("{prefix}_HTTP__PORT"), (place.services_port + offset).to_string());
             }
-            if let (1, Some(faketime)) = (index % 2, &place.faketime) {
-                set("LD_PRELOAD", faketime.display().to_string());
-                set("FAKETIME_TIMESTAMP_FILE", clock_file.display().to_string());
-                set("FAKETIME_NO_CACHE", "1".to_owned());
-                set("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned());
+            match &place.faketime {
+                Some(faketime) if index % 2 == 1 => {
+                    set("FAKETIME_TIMESTAMP_FILE", clock_file.display().to_string());
+                    environment.extend(under(faketime));
+                }
+                Some(faketime) if clock.ahead() != 0 => {
+                    set("FAKETIME", format!("{:+}", clock.ahead()));
+                    environment.extend(under(faketime));
+                }
+                _ => {}
             }
-            let program = place.binaries.join(service.program());
+            let program = service.program();
             recipes.push(Recipe { name, program, directory: place.directory.clone(), environment });
         }
         let services = Self {
@@ -142,6 +153,8 @@ impl Services {
             blows: Mutex::default(),
             incidents: Mutex::default(),
             peaks: Mutex::default(),
+            programs: Mutex::new(place.previous.clone().unwrap_or_else(|| place.binaries.clone())),
+            faketime: place.faketime.clone(),
             clock_file,
             client,
             clock,
@@ -151,6 +164,28 @@ impl Services {
         };
         services.set_clock(0).await?;
         Ok(services)
+    }
+
+    /// Where the programs are that are started.
+    pub fn programs(&self) -> PathBuf {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on these are started.
+    pub fn set_programs(&self, programs: PathBuf) {
+        *self.programs.lock().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    /// The environment in which a program sees the world's time.
+    pub fn shifted(&self) -> Vec<(String, String)> {
+        match &self.faketime {
+            Some(faketime) if self.clock.ahead() != 0 => {
+                let mut environment = under(faketime);
+                environment.push(("FAKETIME".to_owned(), format!("{:+}", self.clock.ahead())));
+                environment
+            }
+            _ => Vec::new(),
+        }
     }
 
     pub fn name(&self, replica: usize) -> &str {
@@ -181,7 +216,7 @@ impl Services {
     pub async fn start(&self, replica: usize) -> Result<()> {
         let mut process = self.processes[replica].lock().await;
         if matches!(*process, Process::Down) {
-            *process = self.recipes[replica].start()?;
+            *process = self.recipes[replica].start(&self.programs())?;
         }
         Ok(())
     }
@@ -247,8 +282,9 @@ impl Services {
         stopped.into_iter().filter_map(|ended| ended.err().map(|error| error.to_string())).collect()
     }
 
-    /// Sets the clock of the second replica of each service, in seconds from the machine's.
-    pub async fn set_clock(&self, seconds: i32) -> Result<()> {
+    /// Sets the clock of the second replica of each service, in seconds from the world's.
+    pub async fn set_clock(&self, seconds: i64) -> Result<()> {
+        let seconds = self.clock.ahead() + seconds;
         // At once: it is read at any moment.
         let new = self.clock_file.with_extension("new");
         tokio::fs::write(&new, format!("{seconds:+}\n")).await?;
@@ -267,7 +303,7 @@ impl Services {
                 if let Some(ended) = process.ended_by_itself() {
                     let when = seconds(self.clock.now());
                     self.incident(format!("{} ended by itself at {when}: {ended}", self.name(replica)));
-                    *process = self.recipes[replica].start().unwrap_or(Process::Down);
+                    *process = self.recipes[replica].start(&self.programs()).unwrap_or(Process::Down);
                 }
             }
         }
@@ -300,6 +336,14 @@ impl Services {
     fn strike(&self, blow: Blow) {
         self.blows.lock().unwrap_or_else(PoisonError::into_inner).push(blow);
     }
+}
+
+/// The environment of a program whose time is libfaketime's. What waits or measures is left alone.
+fn under(faketime: &Path) -> Vec<(String, String)> {
+    let preload = faketime.display().to_string();
+    [("LD_PRELOAD", preload), ("FAKETIME_NO_CACHE", "1".to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
 }
 
 /// Settings of whoever runs this, for trials, and what a program needs to run at all.

@@ -159,6 +159,14 @@ impl Journal {
         self.read().unavailable += 1;
     }
 
+    /// How many of these events were not accepted yet.
+    pub fn unaccepted(&self, numbers: &[u32]) -> usize {
+        let records = self.read();
+        let is_open =
+            |number: &&u32| records.entries.get(**number as usize).is_some_and(|entry| entry.event_id.is_none());
+        numbers.iter().filter(is_open).count()
+    }
+
     /// How many requests were told to come back so far, and how many had no answer.
     pub fn turned_away(&self) -> (u64, u64) {
         let records = self.read();

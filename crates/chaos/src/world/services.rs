@@ -15,7 +15,7 @@ use crate::world::process::{Process, Recipe};
 use crate::world::{Place, wait_until};
 
 /// Requests that a gateway takes in at the same time.
-const MAX_IN_FLIGHT: u32 = 200;
+const MAX_IN_FLIGHT: u32 = 40;
 /// Longer than the longest grace period of a service (40 s).
 pub const STOP: Duration = Duration::from_secs(45);
 const READY: Duration = Duration::from_secs(60);

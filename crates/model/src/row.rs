@@ -121,7 +121,7 @@ impl Row {
             && (self.state == State::Queued || (made && self.state == State::Held))
             && (made || report.lease.is_none() || self.due_at == report.lease);
         if !counts {
-            return false;
+            return self.arrive_late(report, now);
         }
         (self.held_reason, self.due_at, self.dead_reason) = (None, None, None);
         match report.word {
@@ -139,6 +139,21 @@ impl Row {
             self.attempt = report.attempt;
             self.attempts_made += 1;
         }
+        self.updated_at = now;
+        true
+    }
+
+    /// An endpoint's yes counts as one attempt more, where its own number is on record with another end.
+    fn arrive_late(&mut self, report: &Report, now: Moment) -> bool {
+        let arrived = matches!(report.word, Word::Attempted(Next::Delivered));
+        let is_open = self.generation == report.generation && matches!(self.state, State::Queued | State::Held);
+        if !arrived || !is_open {
+            return false;
+        }
+        (self.held_reason, self.due_at, self.dead_reason) = (None, None, None);
+        self.state = State::Delivered;
+        self.attempt += 1;
+        self.attempts_made += 1;
         self.updated_at = now;
         true
     }

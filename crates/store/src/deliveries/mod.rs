@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod history;
+mod late;
 mod report;
 
 use std::collections::HashSet;
@@ -22,7 +23,8 @@ use crate::{GenericClient, Result};
 
 pub use by_hand::{cancel, replay, set_going, states};
 pub use history::{Attempt, Delivery, Filter, attempts, find, list, of_event};
-pub use report::{Made, Recorded, Report, Word, had_failed, record};
+pub use late::record;
+pub use report::{Made, Recorded, Report, Word, had_failed};
 
 /// A delivery about to be.
 #[derive(Clone, Debug)]

@@ -172,8 +172,8 @@ impl Recorded {
     }
 }
 
-/// Records reports, all or nothing. Repeating one changes nothing.
-pub async fn record(db: &impl GenericClient, reports: &[Report], now: Timestamp) -> Result<Recorded> {
+/// Records reports, all or nothing, each as the attempt that it says it is.
+pub(super) async fn record_as_told(db: &impl GenericClient, reports: &[Report], now: Timestamp) -> Result<Recorded> {
     let ids: Vec<Uuid> = reports.iter().map(|r| *r.id.as_uuid()).collect();
     let subscriptions: Vec<Uuid> = reports.iter().map(|r| *r.subscription_id.as_uuid()).collect();
     let tenants: Vec<Uuid> = reports.iter().map(|r| *r.tenant_id.as_uuid()).collect();

@@ -408,6 +408,27 @@ async fn a_database_that_refuses_writes_is_not_well() {
 }
 
 #[tokio::test]
+async fn a_yes_counts_although_its_attempt_is_on_record_as_failed() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let new = delivery(tenant, subscription, None, now());
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
+    // A worker that stood still, and one that made the attempt again meanwhile.
+    let failed = report(&new, 1, Next::RetryAt(later(now(), secs(60))));
+    let arrived = report(&new, 1, Next::Delivered);
+    assert!(deliveries::record(&client, &[failed], now()).await.unwrap().is_moved(new.id));
+
+    assert!(deliveries::record(&client, std::slice::from_ref(&arrived), now()).await.unwrap().is_moved(new.id));
+    assert!(!deliveries::record(&client, &[arrived], now()).await.unwrap().is_moved(new.id), "once");
+
+    let row = deliveries::find(&client, None, new.id).await.unwrap().unwrap();
+    assert_eq!((row.state, row.attempts_made), (State::Delivered, 2));
+    let attempts = deliveries::attempts(&client, new.id).await.unwrap();
+    assert_eq!(attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test]
 async fn a_database_that_has_one_of_its_hot_tables_locked_is_not_well() {
     let database = Database::create().await;
     for table in ["outbox", "events", "deliveries", "attempts", "subscription_runtime"] {

@@ -116,7 +116,7 @@ impl World {
         self.database_wire.pass();
         self.broker_wire.pass();
         self.services.set_clock(0).await?;
-        self.services.thaw_all();
+        self.services.thaw_all().await?;
         self.database.thaw(&self.library)?;
         self.broker.thaw(&self.library)?;
         self.database.start_again(&self.library).await?;

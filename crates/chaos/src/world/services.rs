@@ -257,12 +257,11 @@ impl Services {
     }
 
     /// Whoever may still be frozen goes on.
-    pub fn thaw_all(&self) {
-        for process in &self.processes {
-            if let Ok(process) = process.try_lock() {
-                let _ = process.signal(Signal::CONT);
-            }
+    pub async fn thaw_all(&self) -> Result<()> {
+        for replica in 0..self.recipes.len() {
+            self.thaw(replica).await?;
         }
+        Ok(())
     }
 
     /// SIGTERM; fails unless it ends with 0, in time.

@@ -37,8 +37,13 @@ pub async fn ensure(db: &impl GenericClient, now: Timestamp) -> Result<()> {
             "CREATE TABLE IF NOT EXISTS event_dedup_{name} PARTITION OF event_dedup FOR VALUES FROM ('{day}') TO ('{next}');"
         ));
     }
-    // One implicit transaction, so the lock is held to its end.
-    db.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({LOCK}); {statements} COMMIT;")).await?;
+    // Somebody else who makes them is waited for; a table that is in use is not.
+    let lock = format!(
+        "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({LOCK}); \
+         SET LOCAL lock_timeout TO DEFAULT;"
+    );
+    // One transaction, so the lock is held to its end.
+    db.batch_execute(&format!("BEGIN; {lock} {statements} COMMIT;")).await?;
     Ok(())
 }
 

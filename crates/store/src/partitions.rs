@@ -42,8 +42,8 @@ pub async fn ensure(db: &impl GenericClient, now: Timestamp) -> Result<()> {
         "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'; SELECT pg_advisory_xact_lock({LOCK}); \
          SET LOCAL lock_timeout TO DEFAULT;"
     );
-    // One transaction, so the lock is held to its end.
-    db.batch_execute(&format!("BEGIN; {lock} {statements} COMMIT;")).await?;
+    // One implicit transaction: the lock is held to its end, and where it fails the session is left in none.
+    db.batch_execute(&format!("{lock} {statements}")).await?;
     Ok(())
 }
 

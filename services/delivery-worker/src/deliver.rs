@@ -124,6 +124,11 @@ impl Worker {
         let Some(content) = self.content(&order).await? else {
             return self.report(&order, Word::Expired).await;
         };
+        if since(now, Timestamp::now()) > MARGIN {
+            // This process stood still since: the lease ends before the attempt would, and whoever renews it has it made.
+            warn!("not attempted: too late for its lease");
+            return Ok(Disposition::Done);
+        }
         let sending = self.send(&order, &subscriber, &content);
         let answered = match admission {
             Admission::Claim => sending.await,

@@ -100,6 +100,12 @@ pub fn admit(wake: &Wake, timeout: Duration, margin: Duration, now: Timestamp) -
     if untouched && wake.has_content && in_time { Admission::Send } else { Admission::Claim }
 }
 
+/// Whether an attempt that was admitted at `admitted` may still begin. Each has `margin` on its lease beyond the timeout: a
+/// process that stood still for longer leaves it to whoever renews the lease.
+pub fn may_begin(admitted: Timestamp, margin: Duration, now: Timestamp) -> bool {
+    now <= later(admitted, margin)
+}
+
 /// How long an attempt that was sent unread may last before its worker takes the row all the same, so that nobody
 /// else does. Most attempts are over by then, and spare the write.
 pub const CLAIM_AFTER: Duration = Duration::from_millis(500);
@@ -185,6 +191,16 @@ mod tests {
         assert_eq!(wait_before_claim(&Wake { redelivered: true, attempt: 2, ..wake() }), Duration::ZERO);
         let replayed = Wake { redelivered: true, trigger: Trigger::Replay, ..wake() };
         assert_eq!(wait_before_claim(&replayed), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_was_admitted_before_a_standstill_is_not_begun_after_it() {
+        let margin = Duration::from_secs(5);
+        assert!(may_begin(now(), margin, now()));
+        assert!(may_begin(now(), margin, later(now(), margin)));
+        assert!(!may_begin(now(), margin, later(now(), Duration::from_millis(5001))));
+        // A clock that was set back is no standstill.
+        assert!(may_begin(later(now(), margin), margin, now()));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use posthorn_bus::{Disposition, Message};
 use posthorn_core::delivery::{
-    Admission, CLAIM_AFTER, HeldReason, Next, Trigger, Wake, admit, after_attempt, wait_before_claim,
+    Admission, CLAIM_AFTER, HeldReason, Next, Trigger, Wake, admit, after_attempt, may_begin, wait_before_claim,
 };
 use posthorn_core::envelope::Payload;
 use posthorn_core::event_type::EventType;
@@ -124,8 +124,7 @@ impl Worker {
         let Some(content) = self.content(&order).await? else {
             return self.report(&order, Word::Expired).await;
         };
-        if since(now, Timestamp::now()) > MARGIN {
-            // This process stood still since: the lease ends before the attempt would, and whoever renews it has it made.
+        if !may_begin(now, MARGIN, Timestamp::now()) {
             warn!("not attempted: too late for its lease");
             return Ok(Disposition::Done);
         }

@@ -17,6 +17,11 @@ pub fn uuid(field: &'static str, bytes: &[u8]) -> Result<Uuid, NotAnId> {
     Uuid::from_slice(bytes).map_err(|_| NotAnId { field })
 }
 
+/// The part of an event's fan-out from one subscription to another, both included.
+pub fn chunk(event: Event, first: &Uuid, last: &Uuid) -> Chunk {
+    Chunk { event: Some(event), first_subscription_id: bytes(first), last_subscription_id: bytes(last) }
+}
+
 /// An id as its field holds it.
 pub fn bytes(id: &Uuid) -> prost::bytes::Bytes {
     prost::bytes::Bytes::copy_from_slice(id.as_bytes())

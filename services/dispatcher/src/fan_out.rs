@@ -172,11 +172,7 @@ impl FanOut {
             return Disposition::Stall;
         }
         let publishing = parts.iter().map(|&Part { first, last }| {
-            let body = Chunk {
-                event: Some(known.event.clone()),
-                first_subscription_id: message::bytes(first.as_uuid()),
-                last_subscription_id: message::bytes(last.as_uuid()),
-            };
+            let body = message::chunk(known.event.clone(), first.as_uuid(), last.as_uuid());
             self.publisher.publish(Outgoing {
                 exchange: EVENTS,
                 routing_key: CHUNK.to_owned(),

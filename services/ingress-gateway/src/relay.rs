@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use posthorn_bus::topology::{CHUNK, EVENT, EVENTS};
 use posthorn_bus::{Outgoing, Publisher};
-use posthorn_core::message::{self, Chunk, Content, Routed};
+use posthorn_core::message::{self, Content, Routed};
 use posthorn_core::subscription::Audience;
 use posthorn_core::time::to_micros;
 use posthorn_store::Store;
@@ -162,11 +162,7 @@ fn outgoing(event: &Relayable) -> Outgoing {
         (EVENT, event.id.to_string(), whole.encode_to_vec())
     } else {
         let Part { first, last } = event.part;
-        let chunk = Chunk {
-            event: Some(whole),
-            first_subscription_id: message::bytes(first.as_uuid()),
-            last_subscription_id: message::bytes(last.as_uuid()),
-        };
+        let chunk = message::chunk(whole, first.as_uuid(), last.as_uuid());
         (CHUNK, format!("{}/{first}", event.id), chunk.encode_to_vec())
     };
     Outgoing {

@@ -245,8 +245,8 @@ async fn compare(
     books.read(api, &database, clock.began_at()).await?;
 
     let mut checks = ledger::accepted::checks(&books);
-    checks.extend(ledger::ends::checks(&books));
-    let losses = checks[3].exceptions + checks[4].exceptions;
+    let (ends, losses) = ledger::ends::checks(&books);
+    checks.extend(ends);
     let (check, repeats) = ledger::repeats::check(&books);
     checks.push(check);
     checks.extend(ledger::attempts::checks(&books));

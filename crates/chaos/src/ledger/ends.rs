@@ -4,8 +4,11 @@ use crate::journal::Answer;
 use crate::ledger::Check;
 use crate::ledger::books::{Books, Pair};
 
-pub fn checks(books: &Books) -> Vec<Check> {
-    vec![pairs(books), delivered(books), dead(books)]
+/// The checks, and how many deliveries are lost: missing, not ended, or not received.
+pub fn checks(books: &Books) -> (Vec<Check>, usize) {
+    let (pairs, delivered) = (pairs(books), delivered(books));
+    let losses = pairs.exceptions + delivered.exceptions;
+    (vec![pairs, delivered, dead(books)], losses)
 }
 
 /// Pairs without a delivery, or with one that has not ended.

@@ -6,7 +6,7 @@ use posthorn_store::deliveries::{self, FannedOut};
 use posthorn_store::events::{self, Accepted, NewEvent, Part};
 use posthorn_testkit::Database;
 
-use crate::record::{event, now};
+use crate::samples::{event, now};
 
 fn is_new(accepted: &Accepted) -> bool {
     matches!(accepted, Accepted::New { .. })

@@ -11,7 +11,7 @@ use posthorn_store::{Client, deliveries, rollup, source_stats};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
-use crate::record::{delivery, event, now, report, secs, subscribed};
+use crate::samples::{delivery, event, now, report, secs, subscribed};
 
 /// A time in an hour that is over.
 fn hours_ago(hours: u64) -> Timestamp {

@@ -9,7 +9,7 @@ use posthorn_store::page::Page;
 use posthorn_store::{Client, Store, audit_log, deliveries, idempotency, tenants};
 use posthorn_testkit::{Database, eventually};
 
-use crate::record::{delivery, event, now, report, secs, subscribed};
+use crate::samples::{delivery, event, now, report, secs, subscribed};
 
 /// Events, and deliveries each with one attempt.
 async fn furnish(client: &Client, tenant: TenantId, subscription: SubscriptionId, count: u8) {

@@ -13,7 +13,7 @@ use posthorn_store::{Client, Error};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
-use crate::record::{delivery, event, now, secs, subscribed};
+use crate::samples::{delivery, event, now, secs, subscribed};
 
 const PATTERNS: [&[&str]; 10] = [
     &[],

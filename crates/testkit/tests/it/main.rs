@@ -20,6 +20,7 @@ mod replays;
 mod reseal;
 mod returned;
 mod road;
+mod samples;
 mod sources;
 mod subscriptions;
 mod takeover;

@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::record::{delivery, event, now, subscribed};
+use crate::samples::{delivery, event, now, subscribed};
 
 /// The parts of an event in the outbox, from where and whether it is due.
 async fn parts(client: &Client, id: EventId) -> Vec<(Uuid, bool)> {

@@ -7,7 +7,7 @@ use posthorn_store::events::{self, Accepted};
 use posthorn_store::{Client, partitions};
 use posthorn_testkit::Database;
 
-use crate::record::event;
+use crate::samples::event;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()

@@ -9,7 +9,7 @@ use posthorn_store::subscriptions::{self, SealedIdentity};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
-use crate::record::subscribed;
+use crate::samples::subscribed;
 
 const K1: &str = "k1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const K2: &str = "k2:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";

@@ -8,7 +8,7 @@ use posthorn_store::events::{self, Part};
 use posthorn_store::{Client, migrate};
 use posthorn_testkit::Database;
 
-use crate::record::{event, now};
+use crate::samples::{event, now};
 
 /// Accepts an event as gateways before version 12 did.
 async fn accept_as_before_12(client: &Client, key: &str) -> EventId {

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use crate::record::{report, secs, subscribed};
+use crate::samples::{report, secs, subscribed};
 use twin::Twin;
 
 const TIMEOUT: Duration = Duration::from_secs(10);

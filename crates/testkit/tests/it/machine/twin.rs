@@ -16,7 +16,7 @@ use posthorn_store::schedule::{self, Allowance, Release};
 use uuid::Uuid;
 
 use super::Message;
-use crate::record::{delivery, now, secs};
+use crate::samples::{delivery, now, secs};
 
 /// How long a dead delivery may go without a dead letter.
 const CLERK_HEAD_START: u64 = 120;

@@ -1,7 +1,6 @@
 //! The body that a receiver gets.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -12,12 +11,14 @@ use serde_json::value::RawValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::body::document::{self, TooDeep};
+use crate::body::form::{self, Form};
+use crate::body::text;
 use crate::event_type::EventType;
 use crate::subscription::PayloadFormat;
 use crate::time::Rfc3339;
 
 const JSON: &str = "application/json";
-const FORM: &str = "application/x-www-form-urlencoded";
 
 /// An event as it goes into a body.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +28,8 @@ pub struct Payload<'a> {
     pub timestamp: Timestamp,
     /// The provider's content type; may be empty.
     pub content_type: &'a str,
+    /// The provider's; empty where there is none.
+    pub content_encoding: &'a str,
     pub body: &'a Bytes,
 }
 
@@ -34,6 +37,8 @@ pub struct Payload<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
     pub content_type: String,
+    /// Of bytes that are passed on as they came; empty for none.
+    pub content_encoding: String,
     pub body: Bytes,
 }
 
@@ -42,7 +47,11 @@ pub fn render(format: PayloadFormat, payload: &Payload<'_>) -> Rendered {
     let name = match format {
         PayloadFormat::Raw => {
             let content_type = if payload.content_type.is_empty() { JSON } else { payload.content_type };
-            return Rendered { content_type: content_type.to_owned(), body: payload.body.clone() };
+            return Rendered {
+                content_type: content_type.to_owned(),
+                content_encoding: payload.content_encoding.to_owned(),
+                body: payload.body.clone(),
+            };
         }
         PayloadFormat::Standard => "type",
         PayloadFormat::Event => "event",
@@ -50,30 +59,51 @@ pub fn render(format: PayloadFormat, payload: &Payload<'_>) -> Rendered {
     let envelope = Envelope { name, payload };
     // Strings, and values that were parsed a moment ago: there is nothing that cannot be written.
     let body = serde_json::to_vec(&envelope).unwrap_or_default();
-    Rendered { content_type: JSON.to_owned(), body: body.into() }
+    Rendered { content_type: JSON.to_owned(), content_encoding: String::new(), body: body.into() }
 }
 
-/// What a body means, for `data` and for the API's `payload`.
+/// A body's meaning, for `data` and for the API's `payload`.
 #[derive(Debug)]
 pub enum Data<'a> {
     /// As the provider wrote it: numbers and spacing are not touched.
-    Json(&'a RawValue),
-    Form(Vec<(String, Vec<String>)>),
-    Text(&'a str),
+    Json(Cow<'a, RawValue>),
+    Form(Form),
+    Text(Cow<'a, str>),
     /// Neither JSON, form nor text; shown in base64.
     Binary(&'a [u8]),
 }
 
 impl<'a> Data<'a> {
-    /// Reads `body` by what it is, since some providers send JSON as `text/plain`.
+    /// Reads `body`. Its bytes decide before its content type does: some providers send JSON as `text/plain`, and curl
+    /// and many cron jobs send it as a form. Under a form's content type an object or a list is JSON, since no form
+    /// is written like one.
     pub fn read(content_type: &str, body: &'a [u8]) -> Self {
-        if is(content_type, FORM) {
-            return Self::Form(form(body));
+        let is_form = text::is(content_type, form::MEDIA_TYPE);
+        let decoded = text::decode(content_type, body);
+        let may_be_json = |text: &str| !is_form || text.trim_start().starts_with(['{', '[']);
+        if let Some(json) = decoded.clone().filter(|text| may_be_json(text)).and_then(document::raw) {
+            return Self::Json(json);
         }
-        if let Ok(value) = serde_json::from_slice::<&RawValue>(body) {
-            return Self::Json(value);
+        if is_form {
+            let form = Form::read(content_type, body);
+            // A field in an unknown charset would lose letters; the bytes lose nothing.
+            return if form.is_text() { Self::Form(form) } else { Self::Binary(body) };
         }
-        std::str::from_utf8(body).map_or(Self::Binary(body), Self::Text)
+        match decoded {
+            Some(text @ Cow::Borrowed(_)) => Self::Text(text),
+            Some(text) if text::charset(content_type).is_some() => Self::Text(text),
+            // Only a byte order mark says that this is text.
+            _ => Self::Binary(body),
+        }
+    }
+
+    /// As a tree, for a validator.
+    pub fn tree(&self) -> Result<serde_json::Value, TooDeep> {
+        match self {
+            Self::Json(value) => document::tree(value),
+            // Texts and lists of texts: there is nothing that cannot be written.
+            Self::Form(_) | Self::Text(_) | Self::Binary(_) => Ok(serde_json::to_value(self).unwrap_or_default()),
+        }
     }
 }
 
@@ -81,16 +111,7 @@ impl Serialize for Data<'_> {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Json(value) => value.serialize(to),
-            Self::Form(fields) => {
-                let mut map = to.serialize_map(Some(fields.len()))?;
-                for (name, values) in fields {
-                    match values.as_slice() {
-                        [one] => map.serialize_entry(name, one)?,
-                        many => map.serialize_entry(name, many)?,
-                    }
-                }
-                map.end()
-            }
+            Self::Form(form) => form.serialize(to),
             Self::Text(text) => to.serialize_str(text),
             Self::Binary(bytes) => to.serialize_str(&BASE64.encode(bytes)),
         }
@@ -112,27 +133,6 @@ impl Serialize for Envelope<'_> {
     }
 }
 
-fn is(content_type: &str, wanted: &str) -> bool {
-    content_type.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case(wanted))
-}
-
-/// Fields in order of first appearance; a name that repeats keeps all its values.
-fn form(body: &[u8]) -> Vec<(String, Vec<String>)> {
-    let mut fields: Vec<(String, Vec<String>)> = Vec::new();
-    // A body can hold hundreds of thousands of names, too many to look through them for each.
-    let mut places: BTreeMap<Cow<'_, str>, usize> = BTreeMap::new();
-    for (name, value) in url::form_urlencoded::parse(body) {
-        match places.get(&name) {
-            Some(&at) => fields[at].1.push(value.into_owned()),
-            None => {
-                fields.push((name.clone().into_owned(), vec![value.into_owned()]));
-                places.insert(name, fields.len() - 1);
-            }
-        }
-    }
-    fields
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,9 +143,11 @@ mod tests {
             event_type: &event_type,
             timestamp: Timestamp::from_millisecond(1_782_864_000_120).unwrap(),
             content_type,
+            content_encoding: "gzip",
             body: &Bytes::from_static(body.as_bytes()),
         };
-        let Rendered { content_type, body } = render(format, &payload);
+        let Rendered { content_type, content_encoding, body } = render(format, &payload);
+        assert_eq!(content_encoding, if format == PayloadFormat::Raw { "gzip" } else { "" });
         (content_type, String::from_utf8(body.to_vec()).unwrap())
     }
 
@@ -174,17 +176,37 @@ mod tests {
     }
 
     #[test]
-    fn a_form_of_many_names_is_read_in_one_pass() {
-        let body = (0..200_000).map(|n| format!("{n:x}&")).collect::<String>() + "0=again";
-        let Data::Form(fields) = Data::read(FORM, body.as_bytes()) else { panic!("no form") };
-        assert_eq!(fields.len(), 200_000);
-        assert_eq!(fields[0], ("0".to_owned(), vec![String::new(), "again".to_owned()]));
-    }
-
-    #[test]
     fn raw_is_the_providers_bytes_and_content_type() {
         let (content_type, body) = rendered(PayloadFormat::Raw, "text/xml", "<a/>");
         assert_eq!((content_type.as_str(), body.as_str()), ("text/xml", "<a/>"));
+    }
+
+    #[test]
+    fn json_is_carried_whatever_its_content_type_charset_and_depth() {
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        let form = "application/x-www-form-urlencoded";
+        let utf16 = [b"\xff\xfe".as_slice(), b"[\x001\0]\0"].concat();
+        let cases: [(&str, &[u8], &str); 8] = [
+            (form, br#"{"n": 1, "note": "1+1=2 & 100%25"}"#, r#"{"n": 1, "note": "1+1=2 & 100%25"}"#),
+            (form, b" [1] ", "[1]"),
+            (form, b"12", r#"{"12":""}"#),
+            ("", b"\xef\xbb\xbf{\"a\":1}", r#"{"a":1}"#),
+            ("", br#"["\ud83d", 1e400]"#, r#"["\ud83d", 1e400]"#),
+            ("", deep.as_bytes(), &deep),
+            ("", &utf16, "[1]"),
+            ("application/json; charset=latin1", b"[\"caf\xe9\"]", "[\"caf\u{e9}\"]"),
+        ];
+        for (content_type, body, expected) in cases {
+            assert_eq!(serde_json::to_string(&Data::read(content_type, body)).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_form_in_no_known_charset_is_carried_byte_for_byte() {
+        let form = "application/x-www-form-urlencoded";
+        let read = |content_type: &str| serde_json::to_string(&Data::read(content_type, b"city=K%F6ln")).unwrap();
+        assert_eq!(read(form), r#""Y2l0eT1LJUY2bG4=""#);
+        assert_eq!(read(&format!("{form}; charset=iso-8859-1")), "{\"city\":\"K\u{f6}ln\"}");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 mod names;
 
 pub mod address;
+pub mod body;
 pub mod breaker;
 pub mod crowd;
 pub mod dedup;

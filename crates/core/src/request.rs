@@ -18,6 +18,16 @@ pub struct RawRequest {
 }
 
 impl RawRequest {
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// Empty where the request names none.
+    pub fn content_type(&self) -> &str {
+        self.headers.get("content-type").unwrap_or_default()
+    }
+
     /// As a document, from which [`Self::from_document`] makes the same request again. `path_event` is
     /// the event that its path named.
     pub fn to_document(&self, path_event: Option<&str>) -> Value {

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::body::document::{self, Scalar};
+use crate::body::path::JsonPath;
 use crate::id::TenantId;
 use crate::request::Headers;
-use crate::signature::document;
 
 /// How a source finds the tenant of an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,7 +43,10 @@ impl Routing {
                 Some(value) if !value.is_empty() => named(value),
                 _ => Route::Unrouted,
             },
-            Self::Pointer { pointer } => at_pointer(body, pointer).map_or(Route::Unrouted, Route::External),
+            Self::Pointer { pointer } => {
+                let content_type = headers.get("content-type").unwrap_or_default();
+                at_pointer(content_type, body, pointer).map_or(Route::Unrouted, Route::External)
+            }
         }
     }
 }
@@ -52,11 +56,11 @@ fn named(value: &str) -> Route {
 }
 
 /// A string or number at `pointer`, as text; of a form, the field of that name.
-fn at_pointer(body: &[u8], pointer: &str) -> Option<String> {
-    let payload = document::json_or_form(body);
-    match payload.pointer(pointer)? {
-        serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
-        serde_json::Value::Number(number) => Some(number.to_string()),
+fn at_pointer(content_type: &str, body: &[u8], pointer: &str) -> Option<String> {
+    let path = JsonPath::parse(pointer).ok()?;
+    match document::json_or_form(content_type, body).scalar(&path)? {
+        Scalar::Text(text) if !text.is_empty() => Some(text.into_owned()),
+        Scalar::Number(digits) => Some(digits.to_owned()),
         _ => None,
     }
 }

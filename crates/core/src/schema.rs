@@ -6,6 +6,8 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::envelope::Data;
+
 /// Largest schema, in bytes of JSON.
 pub const MAX_BYTES: usize = 65_536;
 
@@ -80,7 +82,15 @@ impl Schema {
             .map_err(|error| SchemaError::Invalid(shortened(&error.to_string())))
     }
 
-    pub fn check(&self, payload: &Value) -> Result<(), Violation> {
+    /// Holds a payload to the schema.
+    pub fn check(&self, payload: &Data<'_>) -> Result<(), Violation> {
+        let tree = payload.tree();
+        let tree = tree.map_err(|error| Violation { pointer: String::new(), detail: error.to_string() })?;
+        self.check_tree(&tree)
+    }
+
+    /// Likewise, of one that is a tree already.
+    pub fn check_tree(&self, payload: &Value) -> Result<(), Violation> {
         self.0.validate(payload).map_err(|error| Violation {
             pointer: shortened(error.instance_path().as_str()),
             detail: shortened(&error.masked().to_string()),
@@ -127,11 +137,11 @@ mod tests {
             "properties": { "data": { "type": "object", "properties": { "total": { "type": "integer" } } } },
         });
         let schema = Schema::parse(&schema).unwrap();
-        assert_eq!(schema.check(&json!({ "id": 1, "data": { "total": 4200 } })), Ok(()));
-        let wrong = schema.check(&json!({ "id": 1, "data": { "total": "hush" } })).unwrap_err();
+        assert_eq!(schema.check_tree(&json!({ "id": 1, "data": { "total": 4200 } })), Ok(()));
+        let wrong = schema.check_tree(&json!({ "id": 1, "data": { "total": "hush" } })).unwrap_err();
         assert_eq!(wrong.pointer, "/data/total");
         assert!(!wrong.detail.contains("hush"), "{wrong}");
-        assert_eq!(schema.check(&json!({})).unwrap_err().pointer, "");
+        assert_eq!(schema.check_tree(&json!({})).unwrap_err().pointer, "");
     }
 
     #[test]
@@ -150,6 +160,6 @@ mod tests {
         let file = json!({ "$ref": "file:///etc/passwd" });
         assert!(matches!(Schema::parse(&file), Err(SchemaError::Invalid(_))));
         let catastrophic = Schema::parse(&json!({ "pattern": "^(a+)+$" })).unwrap();
-        assert!(catastrophic.check(&json!(format!("{}b", "a".repeat(20_000)))).is_err());
+        assert!(catastrophic.check_tree(&json!(format!("{}b", "a".repeat(20_000)))).is_err());
     }
 }

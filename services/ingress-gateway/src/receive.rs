@@ -49,6 +49,25 @@ pub async fn receive(
     request: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, GatewayError> {
+    answered(&gateway, Some(&address), &request, payload).await
+}
+
+/// A path that is no source's. Below `/webhooks` it is kept as a refusal, since a provider may have been given it with a
+/// slash too many; any other is counted only.
+pub async fn unmatched(
+    gateway: AppData<Gateway>,
+    request: HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, GatewayError> {
+    answered(&gateway, None, &request, payload).await
+}
+
+async fn answered(
+    gateway: &AppData<Gateway>,
+    address: Option<&Address>,
+    request: &HttpRequest,
+    payload: Payload,
+) -> Result<HttpResponse, GatewayError> {
     let now = Timestamp::now();
     let began = std::time::Instant::now();
     let sender = sender(&gateway, &request);
@@ -56,14 +75,14 @@ pub async fn receive(
     let mut raw = RawRequest {
         method: request.method().to_string(),
         target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
-        headers: headers(&request),
+        headers: headers(request),
         body: Bytes::new(),
     };
-    let (door, outcome) = match found {
-        Found::NotLoaded => (None, Err(GatewayError::NotLoaded)),
-        Found::Nothing => (None, Err(GatewayError::UnknownSource)),
-        Found::Door(door) => {
-            let outcome = take_in(&gateway, &door, &address, sender, &mut raw, payload, now).await;
+    let (door, outcome) = match address.map(|address| (address, gateway.sources.find(&address.source))) {
+        Some((_, Found::NotLoaded)) => (None, Err(GatewayError::NotLoaded)),
+        None | Some((_, Found::Nothing)) => (None, Err(unknown(&gateway.sources, request.path()))),
+        Some((address, Found::Door(door))) => {
+            let outcome = take_in(gateway, &door, address, sender, &mut raw, payload, now).await;
             (Some(door), outcome)
         }
     };
@@ -237,9 +256,7 @@ fn new_event(
         return Ok(event);
     }
     let Some(schema) = gateway.sources.schema(&event.event_type) else { return Ok(event) };
-    // Texts, and values that were parsed a moment ago: there is nothing that cannot be written.
-    let payload = serde_json::to_value(Data::read(&event.content_type, &event.body)).unwrap_or_default();
-    if let Err(violation) = schema.check(&payload) {
+    if let Err(violation) = schema.check(&Data::read(&event.content_type, &event.body)) {
         if door.validate == Validation::Enforce {
             return Err(GatewayError::PayloadInvalid { event_type: event.event_type.to_string(), violation });
         }

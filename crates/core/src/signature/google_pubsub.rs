@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
+use crate::body::document::{self, Document};
 use crate::event_type::EventType;
 use crate::request::RawRequest;
 use crate::signature::config::{ConfigError, read};
-use crate::signature::document::{json, scalar};
 use crate::signature::jwt::Token;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::clock::moment;
@@ -56,23 +56,6 @@ struct Claims {
     email: Option<String>,
     #[serde(default)]
     email_verified: Value,
-}
-
-/// What Pub/Sub wraps a message in.
-#[derive(Default, Deserialize)]
-struct Push {
-    message: Message,
-    #[serde(default)]
-    subscription: String,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Message {
-    data: Option<String>,
-    attributes: Value,
-    message_id: Option<String>,
-    publish_time: Option<String>,
 }
 
 impl GooglePubsub {
@@ -147,35 +130,31 @@ impl GooglePubsub {
     }
 }
 
-/// What was pushed: wrapped in JSON, or the bare data, with its metadata in headers if the
-/// subscription writes them.
+/// Reads a push: wrapped in JSON, or the bare data, with its metadata in headers if the subscription writes them.
 fn occurrence(request: &RawRequest, path_event: Option<&str>) -> Result<Occurrence, Refusal> {
     let header = |name: &str| request.headers.get(name).map(str::to_owned);
-    let push = if header("x-goog-pubsub-message-id").is_some() {
-        let message = Message {
-            message_id: header("x-goog-pubsub-message-id"),
-            publish_time: header("x-goog-pubsub-publish-time"),
-            ..Message::default()
-        };
-        let subscription = header("x-goog-pubsub-subscription-name").unwrap_or_default();
-        Push { message, subscription }
-    } else {
-        let wrapped = serde_json::from_slice(&request.body).ok();
-        let bare = || json(&request.body).map(|_| Push::default());
-        let unreadable = || refusal(RefusalKind::MalformedBody, "the body is not JSON");
-        wrapped.or_else(bare).ok_or_else(unreadable)?
+    let body = document::json(request.content_type(), &request.body);
+    let is_bare = header("x-goog-pubsub-message-id").is_some();
+    if body.is_none() && !is_bare {
+        return Err(refusal(RefusalKind::MalformedBody, "the body is not JSON"));
+    }
+    let push = body.as_ref().filter(|_| !is_bare);
+    let wrapped = |pointer: &str| push.and_then(|push| push.pointer(pointer));
+    let data = wrapped("/message/data").and_then(|data| STANDARD.decode(data).ok());
+    let inner = match &data {
+        Some(data) => document::json("", data),
+        None => body.clone(),
     };
-    let message = push.message;
-    let data = message.data.as_deref().and_then(|data| STANDARD.decode(data).ok());
-    let inner = json(data.as_deref().unwrap_or(&request.body)).unwrap_or_default();
-    let id = message.message_id.filter(|id| is_name(id));
+    let id = wrapped("/message/messageId").or_else(|| header("x-goog-pubsub-message-id")).filter(|id| is_name(id));
+    let subscription = wrapped("/subscription").or_else(|| header("x-goog-pubsub-subscription-name"));
     let dedup_parts = match &id {
-        Some(id) => vec![push.subscription, id.clone()],
+        Some(id) => vec![subscription.unwrap_or_default(), id.clone()],
         None => vec![sha256_hex(&request.body)],
     };
+    let published = wrapped("/message/publishTime").or_else(|| header("x-goog-pubsub-publish-time"));
     Ok(Occurrence {
-        event_type: event_type(&message.attributes, &inner, path_event)?,
-        occurred_at: message.publish_time.and_then(|text| moment(&text)),
+        event_type: event_type(push, inner.as_ref(), path_event)?,
+        occurred_at: published.and_then(|text| moment(&text)),
         account: None,
         dedup_parts,
         provider_event_id: id,
@@ -184,14 +163,18 @@ fn occurrence(request: &RawRequest, path_event: Option<&str>) -> Result<Occurren
 }
 
 /// Publishers name their events in an attribute or in the data; there is no rule.
-fn event_type(attributes: &Value, data: &Value, path_event: Option<&str>) -> Result<EventType, Refusal> {
-    let places = [
-        (attributes, ["eventType", "event_type", "type", "ce-type"]),
-        (data, ["eventType", "event_type", "event", "type"]),
-    ];
-    let mut texts =
-        places.into_iter().flat_map(|(document, names)| names.map(|name| document.get(name).and_then(scalar)));
-    let named = texts.find_map(|text| text.filter(|text| is_name(text)));
+fn event_type(
+    push: Option<&Document<'_>>,
+    data: Option<&Document<'_>>,
+    path_event: Option<&str>,
+) -> Result<EventType, Refusal> {
+    let attributes = ["eventType", "event_type", "type", "ce-type"].map(|name| format!("/message/attributes/{name}"));
+    let members = ["eventType", "event_type", "event", "type"].map(|name| format!("/{name}"));
+    let texts = |document: Option<&Document<'_>>, places: [String; 4]| {
+        let text = |place: &String| document?.pointer(place).filter(|text| is_name(text));
+        places.iter().find_map(text)
+    };
+    let named = texts(push, attributes).or_else(|| texts(data, members));
     provider_type(named.as_deref().or(path_event).unwrap_or("pubsub.message"))
 }
 

@@ -69,7 +69,7 @@ pub fn new_secret(provider: Provider, config: &Value, random: &[u8; 32]) -> Opti
 
 /// The fields of a form, as Twilio sends them.
 pub(crate) fn form(fields: &serde_json::Map<String, Value>) -> Result<Vec<(String, String)>, ImitationError> {
-    let text = |value: &Value| super::document::scalar(value).ok_or(ImitationError::NoSuchPayload);
+    let text = |value: &Value| crate::body::document::scalar(value).ok_or(ImitationError::NoSuchPayload);
     fields.iter().map(|(name, value)| Ok((name.clone(), text(value)?))).collect()
 }
 

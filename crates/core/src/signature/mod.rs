@@ -10,8 +10,6 @@
 
 mod certificate;
 mod config;
-pub(crate) mod document;
-mod form;
 mod google_pubsub;
 mod imitation;
 mod jwt;
@@ -139,7 +137,16 @@ impl Verifier {
             Method::Twilio(_) => true,
             Method::Ses(_) | Method::GooglePubsub(_) => false,
         };
-        method == "POST" || (method == "GET" && takes_get)
+        if takes_get { &["GET", "HEAD", "POST"] } else { &["HEAD", "POST"] }
+    }
+
+    /// The answer to a HEAD request: that of the scheme's handshake, or 200.
+    pub fn head(&self, request: &RawRequest, now: Timestamp) -> Answer {
+        let declared = match &self.method {
+            Method::Scheme(scheme) => scheme.head(request, now),
+            Method::Twilio(_) | Method::Ses(_) | Method::GooglePubsub(_) => None,
+        };
+        declared.unwrap_or_else(|| Answer { status: 200, content_type: "text/plain".to_owned(), body: String::new() })
     }
 
     /// The key set whose keys this source's senders sign with, if that is how they do.

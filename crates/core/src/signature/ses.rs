@@ -10,10 +10,10 @@ use ring::signature::{self, RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PK
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::body::document::{self, Document};
 use crate::request::RawRequest;
 use crate::signature::certificate::RsaPublicKey;
 use crate::signature::config::{ConfigError, read};
-use crate::signature::document::{json, scalar};
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::clock::moment;
 use crate::signature::scheme::event::provider_type;
@@ -38,10 +38,7 @@ struct Config {
 }
 
 /// The fields of an SNS message that are signed, and the signature.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
 struct Envelope {
-    #[serde(rename = "Type")]
     kind: Kind,
     message_id: String,
     topic_arn: String,
@@ -49,15 +46,13 @@ struct Envelope {
     timestamp: String,
     subject: Option<String>,
     token: Option<String>,
-    #[serde(rename = "SubscribeURL")]
     subscribe_url: Option<String>,
     signature_version: Option<String>,
     signature: Option<String>,
-    #[serde(rename = "SigningCertURL")]
     signing_cert_url: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Notification,
     SubscriptionConfirmation,
@@ -89,8 +84,9 @@ impl Ses {
             let detail = "raw message delivery carries no signature; turn it off for this subscription";
             return Err(refusal(RefusalKind::Unverifiable, detail));
         }
-        let envelope: Envelope = serde_json::from_slice(&request.body)
-            .map_err(|_| refusal(RefusalKind::MalformedBody, "the body is no message of SNS"))?;
+        let envelope = document::json(request.content_type(), &request.body).and_then(|body| Envelope::read(&body));
+        let no_message = || refusal(RefusalKind::MalformedBody, "the body is not a message of SNS");
+        let envelope = envelope.ok_or_else(no_message)?;
         let proof = Proof::of(&envelope)?;
         let is_allowed = self.topic_arns.contains(&envelope.topic_arn);
         let not_allowed = || refusal(RefusalKind::TopicNotAllowed, "the topic is none of this source's `topic_arns`");
@@ -139,6 +135,28 @@ impl<'a> Proof<'a> {
 }
 
 impl Envelope {
+    fn read(body: &Document<'_>) -> Option<Self> {
+        let kind = match body.member("Type")?.as_str() {
+            "Notification" => Kind::Notification,
+            "SubscriptionConfirmation" => Kind::SubscriptionConfirmation,
+            "UnsubscribeConfirmation" => Kind::UnsubscribeConfirmation,
+            _ => return None,
+        };
+        Some(Self {
+            kind,
+            message_id: body.member("MessageId")?,
+            topic_arn: body.member("TopicArn")?,
+            message: body.member("Message")?,
+            timestamp: body.member("Timestamp")?,
+            subject: body.member("Subject"),
+            token: body.member("Token"),
+            subscribe_url: body.member("SubscribeURL"),
+            signature_version: body.member("SignatureVersion"),
+            signature: body.member("Signature"),
+            signing_cert_url: body.member("SigningCertURL"),
+        })
+    }
+
     /// `name\nvalue\n` for each signed field, names in byte order.
     fn signed_text(&self) -> Result<String, Refusal> {
         let mut fields = vec![("Message", self.message.as_str()), ("MessageId", &self.message_id)];
@@ -190,8 +208,8 @@ impl Envelope {
     }
 
     fn occurrence(self) -> Result<Occurrence, Refusal> {
-        let inner = json(self.message.as_bytes()).unwrap_or_default();
-        let text = |pointer: &str| inner.pointer(pointer).and_then(scalar).filter(|text| !text.contains('\0'));
+        let inner = document::json("", self.message.as_bytes());
+        let text = |pointer: &str| inner.as_ref()?.pointer(pointer).filter(|text| !text.contains('\0'));
         let event_type = text("/eventType").or_else(|| text("/notificationType")).filter(|text| !text.is_empty());
         if self.message_id.is_empty() || self.message_id.contains('\0') {
             return Err(refusal(RefusalKind::MalformedBody, "`MessageId` is empty"));
@@ -242,7 +260,9 @@ mod tests {
                 "Type": "Notification", "MessageId": id, "Subject": subject, "Message": "one\ntwo",
                 "TopicArn": "arn:aws:sns:a", "Timestamp": "2026-07-01T00:00:00.000Z",
             });
-            serde_json::from_value::<Envelope>(envelope).unwrap().signed_text().map_err(|refusal| refusal.kind)
+            let text = envelope.to_string();
+            let envelope = Envelope::read(&document::json("", text.as_bytes()).unwrap()).unwrap();
+            envelope.signed_text().map_err(|refusal| refusal.kind)
         };
         assert!(signed_text("id", Some("subject")).is_ok());
         assert_eq!(signed_text("id\nSubject\nsubject", None), Err(RefusalKind::MalformedBody));

@@ -16,10 +16,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
 
+use crate::body::document::{self, Document};
+use crate::body::form::{self, Field, Form};
 use crate::request::RawRequest;
 use crate::signature::config::{ConfigError, MAX_KEYS, read};
-use crate::signature::document::{json, scalar};
-use crate::signature::form::{self, Field};
 use crate::signature::imitation::{self, Imitation, ImitationError, Wish};
 use crate::signature::public_url::PublicUrl;
 use crate::signature::refusal::{Refusal, RefusalKind};
@@ -92,9 +92,8 @@ impl Twilio {
         let callback = match body_hash {
             Some(hash) => {
                 check_body_hash(&hash, &request.body)?;
-                Callback::Json(
-                    json(&request.body).ok_or_else(|| refusal(RefusalKind::MalformedBody, "the body is not JSON"))?,
-                )
+                let document = document::json(request.content_type(), &request.body);
+                Callback::Json(document.ok_or_else(|| refusal(RefusalKind::MalformedBody, "the body is not JSON"))?)
             }
             // A callback by GET has its parameters in the query, which is signed with the URL.
             None if request.body.is_empty() => Callback::Form(query),
@@ -102,10 +101,12 @@ impl Twilio {
         };
         let mut occurrence = callback.occurrence(&hex::encode(&signature))?;
         if request.body.is_empty()
-            && let Callback::Form(fields) = &callback
+            && let Some((_, query)) = request.target.split_once('?')
         {
-            // What it says stands in the URL alone, which is kept nowhere.
-            occurrence.body = Some(form::object(fields).to_string().into());
+            // The URL alone has its content, and the URL is kept nowhere.
+            let form = Form::read("", query.as_bytes());
+            let json = form.is_text().then(|| serde_json::to_vec(&form).ok()).flatten();
+            occurrence.body = Some(json.unwrap_or_else(|| query.as_bytes().to_vec()).into());
         }
         Ok(Verdict::Events { occurrences: vec![occurrence], matched: Some(matched) })
     }
@@ -181,16 +182,16 @@ fn check_body_hash(hash: &str, body: &[u8]) -> Result<(), Refusal> {
 }
 
 /// The parameters of a verified callback.
-enum Callback {
+enum Callback<'a> {
     Form(Vec<Field>),
-    Json(Value),
+    Json(Document<'a>),
 }
 
-impl Callback {
+impl Callback<'_> {
     fn get(&self, name: &str) -> Option<String> {
         let text = match self {
             Self::Form(fields) => form::get(fields, name),
-            Self::Json(document) => scalar(document.get(name)?),
+            Self::Json(document) => document.member(name),
         };
         text.filter(|text| !text.is_empty() && !text.contains('\0'))
     }

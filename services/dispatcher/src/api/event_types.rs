@@ -104,7 +104,7 @@ fn check(name: &EventType, put: &Put) -> ApiResult<()> {
         match (Schema::parse(schema), &put.sample) {
             (Err(error), _) => checks.fail("/schema", error.to_string()),
             (Ok(schema), Some(sample)) => {
-                if let Err(violation) = schema.check(sample) {
+                if let Err(violation) = schema.check_tree(sample) {
                     checks.fail(format!("/sample{}", violation.pointer), violation.detail);
                 }
             }

@@ -203,7 +203,7 @@ async fn new_events(
         if source.validate != Validation::Off {
             let entry = event_types::find(db, &event.event_type).await?;
             let schema = entry.and_then(|entry| Schema::parse(&entry.schema?).ok());
-            let payload = serde_json::to_value(Payload::read(&event.content_type, &event.body)).unwrap_or_default();
+            let payload = Payload::read(&event.content_type, &event.body);
             let violation = schema.and_then(|schema| schema.check(&payload).err()).map(|found| found.to_string());
             if let (Validation::Enforce, Some(detail)) = (source.validate, &violation) {
                 return Ok(Err(Again { reason: "payload_invalid".to_owned(), detail: detail.clone() }));

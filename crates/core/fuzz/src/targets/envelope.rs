@@ -22,8 +22,13 @@ pub fn run(data: &[u8]) {
     let (content_type, body) = super::first_line(data);
     let event_type = EventType::parse("invoice.paid").expect("an event type");
     let body = Bytes::copy_from_slice(body);
-    let payload =
-        Payload { event_type: &event_type, timestamp: super::now(), content_type: &content_type, body: &body };
+    let payload = Payload {
+        event_type: &event_type,
+        timestamp: super::now(),
+        content_type: &content_type,
+        content_encoding: "",
+        body: &body,
+    };
     let raw = render(PayloadFormat::Raw, &payload);
     assert_eq!(raw.body, body);
     assert!(raw.content_type == content_type || (content_type.is_empty() && raw.content_type == "application/json"));
@@ -43,8 +48,5 @@ fn check(rendered: &Rendered, payload: &Payload<'_>) {
     let is_form = payload.content_type.to_ascii_lowercase().contains("x-www-form-urlencoded");
     if is_json && !is_form {
         assert_eq!(data.as_bytes(), payload.body.trim_ascii(), "JSON is carried as it came");
-    } else if !is_json {
-        // Written by us, so there is nothing in it that a receiver's parser has to forgive.
-        let _: serde_json::Value = serde_json::from_str(data).expect("plain JSON");
     }
 }

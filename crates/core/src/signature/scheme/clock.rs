@@ -5,8 +5,8 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
 
+use crate::body::path::JsonPath;
 use crate::signature::refusal::{Refusal, RefusalKind};
-use crate::signature::scheme::path::JsonPath;
 
 /// Where the timestamp stands and how far it may be off, as a configuration says it.
 #[derive(Clone, Debug, Deserialize)]

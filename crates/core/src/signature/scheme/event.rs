@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::body::document;
 use crate::event_type::EventType;
 use crate::request::RawRequest;
-use crate::signature::document;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::clock::moment;
 use crate::signature::scheme::scope::{Scope, sha256_hex};
@@ -62,7 +62,7 @@ impl Extract {
 
 /// Gives `occurrence` the parts that its source wants, if the request has them all.
 pub(crate) fn rekey(occurrence: &mut Occurrence, request: &RawRequest, dedup: &DedupParts) {
-    let document = document::json_or_form(&request.body);
+    let document = document::json_or_form(request.content_type(), &request.body);
     let scope = Scope {
         document: Some(&document),
         id: occurrence.provider_event_id.as_deref(),

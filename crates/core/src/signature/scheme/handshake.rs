@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::signature::document::scalar;
+use crate::body::document::scalar;
 use crate::signature::scheme::key::Key;
 use crate::signature::scheme::scope::Scope;
 use crate::signature::scheme::source::Source;
@@ -14,7 +14,7 @@ use crate::signature::verdict::Answer;
 
 /// Which requests are handshakes, and what is answered.
 ///
-/// A handshake by POST is verified like any request before it is answered. One by GET cannot be:
+/// A handshake by POST is verified like any request before it is answered. One by GET or HEAD cannot be:
 /// providers sign nothing there.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +35,7 @@ pub(crate) struct Handshake {
 #[serde(rename_all = "UPPERCASE")]
 pub(crate) enum Method {
     Get,
+    Head,
     #[default]
     Post,
 }
@@ -88,8 +89,8 @@ impl Handshake {
             Some(source) => scope.source(source).filter(|challenge| is_challenge(challenge))?,
             None => String::new(),
         };
-        // Whoever asks by GET is a stranger: what is signed for him must not be a body.
-        if self.method == Method::Get && mentions(&self.answer.body, "{hmac_") && is_json(&challenge) {
+        // A GET or HEAD is unauthenticated: do not sign a challenge that could be a valid body.
+        if self.method != Method::Post && mentions(&self.answer.body, "{hmac_") && is_json(&challenge) {
             return None;
         }
         let hmac = keys.iter().find_map(|key| key.hmac_of(&challenge)).unwrap_or_default();

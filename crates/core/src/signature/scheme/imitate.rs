@@ -5,12 +5,13 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::body::document;
+use crate::body::path::JsonPath;
 use crate::event_type::EventType;
 use crate::request::RawRequest;
 use crate::signature::imitation::{Imitation, ImitationError, Wish};
 use crate::signature::scheme::Scheme;
 use crate::signature::scheme::clock::{TimeFormat, TimestampPlace};
-use crate::signature::scheme::path::JsonPath;
 use crate::signature::scheme::scope::Scope;
 use crate::signature::scheme::source::{Choice, Source};
 use crate::signature::scheme::template::{Part, Template};
@@ -100,9 +101,11 @@ impl Scheme {
             }
             timestamp = Some(text);
         }
+        let text = body.to_string();
+        let document = document::json("", text.as_bytes());
         let scope = Scope {
             public_url: self.public_url.as_ref(),
-            document: Some(&body),
+            document: document.as_ref(),
             timestamp: timestamp.as_deref(),
             ..Scope::of(request)
         };
@@ -186,7 +189,8 @@ impl Draft {
 
 /// Where the path names the event, it is one already.
 fn in_path(text: &str) -> Result<Option<&str>, ImitationError> {
-    EventType::parse(text).map(|_| Some(text)).map_err(|_| ImitationError::NoPlaceForType)
+    let is_one = EventType::parse(text).is_ok_and(|event_type| event_type.as_str() == text);
+    if is_one { Ok(Some(text)) } else { Err(ImitationError::NoPlaceForType) }
 }
 
 fn empty() -> Value {

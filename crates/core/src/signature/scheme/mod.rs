@@ -10,7 +10,6 @@ mod imitate;
 pub(crate) mod key;
 mod keyring;
 mod layout;
-pub(crate) mod path;
 mod proof;
 mod rules;
 pub(crate) mod scope;
@@ -20,20 +19,20 @@ mod template;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 
+use crate::body::document::{self, Document};
+use crate::body::path::JsonPath;
+use crate::body::{form, text};
 use crate::request::RawRequest;
-use crate::signature::document;
 use crate::signature::public_url::PublicUrl;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::event::Extract;
 use crate::signature::scheme::handshake::{Handshake, Method};
 use crate::signature::scheme::imitate::Sample;
 use crate::signature::scheme::key::Key;
-use crate::signature::scheme::path::JsonPath;
 use crate::signature::scheme::proof::Proof;
 use crate::signature::scheme::scope::Scope;
-use crate::signature::scheme::source::{DedupParts, Source};
+use crate::signature::scheme::source::{Dedup, Source};
 use crate::signature::verdict::{Answer, Verdict};
 
 pub(crate) use spec::{Additions, Spec};
@@ -59,6 +58,8 @@ pub(crate) struct Scheme {
 pub(crate) enum BodyKind {
     /// JSON, or it is refused.
     Json,
+    /// JSON, or a form that is one; anything else is refused.
+    JsonOrForm,
     /// Anything; JSON and forms can be looked into.
     Any,
 }
@@ -96,14 +97,15 @@ impl Scheme {
         {
             return Ok(Verdict::Handshake(answer));
         }
-        let early = self.proof.as_ref().is_some_and(Proof::reads_json).then(|| document::json(&request.body)).flatten();
+        let reads_json = self.proof.as_ref().is_some_and(Proof::reads_json);
+        let early = reads_json.then(|| document::json(request.content_type(), &request.body)).flatten();
         let scope = Scope { document: early.as_ref(), ..scope };
         let proven = self.proof.as_ref().map(|proof| proof.verify(&scope)).transpose()?;
         let timestamp = proven.as_ref().and_then(|proven| proven.timestamp.as_deref());
         let scope = Scope { timestamp, ..scope };
         self.check_time(false, &scope, now)?;
         let document = self.document(request)?;
-        let scope = Scope { document: document.as_ref(), ..scope };
+        let scope = Scope { document: Some(&document), ..scope };
         self.check_time(true, &scope, now)?;
         if let Some(answer) = self.handshake(Method::Post, &scope) {
             return Ok(Verdict::Handshake(answer));
@@ -118,10 +120,16 @@ impl Scheme {
         proof.map_or(Ok(()), |proof| proof.check_time(scope, now))
     }
 
-    fn document(&self, request: &RawRequest) -> Result<Option<Value>, Refusal> {
+    fn document<'a>(&self, request: &'a RawRequest) -> Result<Document<'a>, Refusal> {
+        let (content_type, body) = (request.content_type(), &request.body);
         match self.body {
-            BodyKind::Any => Ok(Some(document::json_or_form(&request.body))),
-            BodyKind::Json => document::json(&request.body).map(Some).ok_or_else(not_json),
+            BodyKind::Any => Ok(document::json_or_form(content_type, body)),
+            BodyKind::Json => document::json(content_type, body).ok_or_else(not_json),
+            BodyKind::JsonOrForm => {
+                let is_form = || text::is(content_type, form::MEDIA_TYPE) && form::is_genuine(body);
+                let form = || is_form().then(|| document::json_or_form(content_type, body));
+                document::json(content_type, body).or_else(form).ok_or_else(not_json)
+            }
         }
     }
 
@@ -140,12 +148,12 @@ impl Scheme {
             return Ok(Verdict::Events { occurrences: vec![occurrence], matched });
         };
         let no_list = || Refusal::new(RefusalKind::MalformedBody, "the body holds no list of events where it should");
-        let items = document::items(&scope.request.body, batch).ok_or_else(no_list)?;
+        let items = document::items(scope.request.content_type(), &scope.request.body, batch).ok_or_else(no_list)?;
         if items.is_empty() {
             return Ok(Verdict::Ignore { detail: "a list without events".to_owned() });
         }
         let occurrences = items.into_iter().map(|item| {
-            let document = document::json(&item).ok_or_else(not_json)?;
+            let document = document::json("", &item).ok_or_else(not_json)?;
             let scope = Scope { document: Some(&document), bytes: &item, ..*scope };
             self.extract.occurrence(&scope, path_event, &self.dedup, Some(item.clone()))
         });

@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use ring::digest;
-use serde_json::Value;
 
+use crate::body::document::Document;
+use crate::body::form;
 use crate::request::RawRequest;
-use crate::signature::document::scalar;
-use crate::signature::form;
 use crate::signature::public_url::PublicUrl;
 use crate::signature::scheme::source::{Choice, DedupParts, Source};
 use crate::signature::scheme::template::{Part, Template};
@@ -19,7 +18,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) request: &'a RawRequest,
     pub(crate) public_url: Option<&'a PublicUrl>,
     /// The body as a document; that of the item, in a batch.
-    pub(crate) document: Option<&'a Value>,
+    pub(crate) document: Option<&'a Document<'a>>,
     /// The bytes of the body; those of the item, in a batch.
     pub(crate) bytes: &'a [u8],
     pub(crate) timestamp: Option<&'a str>,
@@ -59,7 +58,7 @@ impl<'a> Scope<'a> {
             Part::Path => self.request.target.split('?').next().map(|path| Cow::Borrowed(path.as_bytes())),
             Part::Header(name) => self.request.headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
             Part::Query(name) => self.query(name).map(owned),
-            Part::Json(path) => scalar(path.find(self.document?)?).map(owned),
+            Part::Json(path) => self.document?.text(path).map(owned),
         }
     }
 
@@ -68,7 +67,7 @@ impl<'a> Scope<'a> {
         match source {
             Source::Header(names) => names.iter().find_map(|name| self.request.headers.get(name)).map(str::to_owned),
             Source::Query(name) => self.query(name),
-            Source::Json(path) => scalar(path.find(self.document?)?),
+            Source::Json(path) => self.document?.text(path),
             Source::Template(template) => self.template(template),
         }
     }

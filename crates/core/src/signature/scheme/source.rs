@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::signature::scheme::path::JsonPath;
+use crate::body::path::JsonPath;
 use crate::signature::scheme::template::{Part, Template};
 
 /// `{"header": NAME}`, `{"query": NAME}`, `{"json": PATH}`, `{"template": TEXT}` or just a template.

@@ -3,6 +3,7 @@
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::body::path::JsonPath;
 use crate::signature::config::{ConfigError, read};
 use crate::signature::public_url::PublicUrl;
 use crate::signature::scheme::clock::TimestampSpec;
@@ -11,9 +12,8 @@ use crate::signature::scheme::handshake::Handshake;
 use crate::signature::scheme::imitate::Sample;
 use crate::signature::scheme::key::{Algorithm, KeyEncoding};
 use crate::signature::scheme::layout::SignatureSpec;
-use crate::signature::scheme::path::JsonPath;
 use crate::signature::scheme::proof::Proof;
-use crate::signature::scheme::source::{DedupParts, Source};
+use crate::signature::scheme::source::{Dedup, DedupParts, Source, Unkeyed};
 use crate::signature::scheme::template::{Part, Template};
 use crate::signature::scheme::{BodyKind, Scheme, keyring, rules};
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::signature::scheme::path::JsonPath;
+use crate::body::path::JsonPath;
 
 /// A text with places in braces. There is no way to write a brace itself; no scheme signs one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

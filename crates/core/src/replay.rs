@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(filter.event_type.as_ref().map(Vec::len), Some(2));
         assert_eq!(serde_json::to_string(&filter).unwrap(), text);
         assert_eq!(serde_json::from_str::<DeadLetterFilter>("{}").unwrap(), DeadLetterFilter::default());
-        for wrong in [r#"{"event_type":"**"}"#, r#"{"reason":"tired"}"#, r#"{"from":"yesterday"}"#, r#"{"other":1}"#] {
+        for wrong in [r#"{"event_type":".*"}"#, r#"{"reason":"tired"}"#, r#"{"from":"yesterday"}"#, r#"{"other":1}"#] {
             assert!(serde_json::from_str::<DeadLetterFilter>(wrong).is_err(), "{wrong}");
         }
     }

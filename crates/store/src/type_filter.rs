@@ -4,7 +4,7 @@
 //! found only after reading all that came since; so each type is looked up by itself, in an index on
 //! type and id, and the newest of all are taken.
 
-use posthorn_core::event_type::Pattern;
+use posthorn_core::event_type::{EventType, Pattern};
 use uuid::Uuid;
 
 use crate::{GenericClient, Result};
@@ -46,7 +46,15 @@ impl Types {
             match pattern {
                 Pattern::All => return Ok(Self::All),
                 Pattern::Exact(name) => names.push(name.to_string()),
-                Pattern::Below(prefix) => names.extend(below(db, table, tenant, prefix).await?),
+                Pattern::Prefix(prefix) => names.extend(beginning(db, table, tenant, prefix).await?),
+                Pattern::Glob(_) => {
+                    let all = beginning(db, table, tenant, pattern.prefix()).await?;
+                    if i64::try_from(all.len()).is_ok_and(|count| count > MOST) {
+                        return Ok(Self::Like(like));
+                    }
+                    let is_meant = |name: &String| EventType::parse(name).is_ok_and(|name| pattern.matches(&name));
+                    names.extend(all.into_iter().filter(is_meant));
+                }
             }
         }
         names.sort();
@@ -63,8 +71,9 @@ impl Types {
         let escaped = |text: &str| text.replace('\\', "\\\\").replace('_', "\\_").replace('%', "\\%");
         let like = |pattern: &Pattern| match pattern {
             Pattern::Exact(name) => escaped(name.as_str()),
-            Pattern::Below(prefix) => format!("{}%", escaped(prefix)),
+            Pattern::Prefix(prefix) => format!("{}%", escaped(prefix)),
             Pattern::All => "%".to_owned(),
+            Pattern::Glob(pieces) => pieces.iter().map(|piece| escaped(piece)).collect::<Vec<_>>().join("%"),
         };
         Self::Like(patterns.iter().map(like).collect())
     }
@@ -104,8 +113,8 @@ impl Types {
     }
 }
 
-/// The types in `table` that begin with `prefix`, which ends in a dot: one step in the index for each.
-async fn below(
+/// The types in `table` that begin with `prefix`, one step in the index for each. At most one more than [`MOST`].
+async fn beginning(
     db: &impl GenericClient,
     table: &'static str,
     tenant: Option<Uuid>,
@@ -126,11 +135,19 @@ async fn below(
         next(">= $2"),
         next("> t.event_type"),
     );
-    // The character behind the dot: in this order it is the end of all that begins with the prefix.
-    let end = format!("{}/", prefix.trim_end_matches('.'));
+    let end = end_of(prefix);
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&tenant, &prefix, &end, &(MOST + 1)]).await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The least text that is greater than all that begin with `prefix`: its last character is the next one. The alphabet
+/// of event types ends before `~`, which has a character behind it.
+fn end_of(prefix: &str) -> String {
+    let mut end = prefix.to_owned();
+    let last = end.pop().map_or('~', |last| char::from_u32(u32::from(last) + 1).unwrap_or('~'));
+    end.push(last);
+    end
 }
 
 #[cfg(test)]
@@ -143,6 +160,8 @@ mod tests {
             |texts: &[&str]| Types::like(&texts.iter().map(|text| Pattern::parse(text).unwrap()).collect::<Vec<_>>());
         assert_eq!(like(&[]), Types::All);
         assert_eq!(like(&["invoice.paid", "*"]), Types::All);
+        assert_eq!(like(&["*.pa_id"]), Types::Like(vec!["%.pa\\_id".into()]));
+        assert_eq!(["", "a.", "orders/"].map(end_of), ["~", "a/", "orders0"]);
         assert_eq!(like(&["in_voice.*", "a_b"]), Types::Like(vec!["in\\_voice.%".into(), "a\\_b".into()]));
     }
 }

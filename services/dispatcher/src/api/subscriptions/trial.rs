@@ -100,9 +100,10 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 fn usual(patterns: &[Pattern]) -> Result<EventType, event_type::Error> {
     match patterns.first() {
         Some(Pattern::Exact(exact)) => Ok(exact.clone()),
-        // A long prefix leaves no room for more.
-        Some(Pattern::Below(prefix)) => {
-            EventType::parse(&format!("{prefix}sample")).or_else(|_| EventType::parse(prefix.trim_end_matches('.')))
+        Some(pattern @ (Pattern::Prefix(_) | Pattern::Glob(_))) => {
+            let pattern = pattern.to_string();
+            // A long pattern leaves no room for more.
+            EventType::parse(&pattern.replace('*', "sample")).or_else(|_| EventType::parse(&pattern.replace('*', "")))
         }
         Some(Pattern::All) | None => EventType::parse("test.sample"),
     }

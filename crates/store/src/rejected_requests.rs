@@ -102,11 +102,10 @@ pub async fn find(
     Ok(row.as_ref().map(rejected))
 }
 
-/// Forgets one that was accepted after all.
-pub async fn delete(db: &impl GenericClient, id: RejectedRequestId) -> Result<()> {
+/// Forgets one that was accepted after all. False if there is none, or no longer one.
+pub async fn delete(db: &impl GenericClient, id: RejectedRequestId) -> Result<bool> {
     let statement = db.prepare_cached("DELETE FROM rejected_requests WHERE id = $1").await?;
-    db.execute(&statement, &[id.as_uuid()]).await?;
-    Ok(())
+    Ok(db.execute(&statement, &[id.as_uuid()]).await? > 0)
 }
 
 fn rejected(row: &Row) -> Rejected {

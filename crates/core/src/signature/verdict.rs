@@ -99,7 +99,8 @@ pub struct Occurrence {
     pub occurred_at: Option<Timestamp>,
     /// Whose it is in the provider's words: a connected account, a shop, a team.
     pub account: Option<String>,
-    /// What makes it this event and no other, for [`dedup::key`](crate::dedup::key). Never empty.
+    /// What makes it this event and no other, for [`dedup::key`](crate::dedup::key). Empty: nothing
+    /// does, and each request is a new event.
     pub dedup_parts: Vec<String>,
     /// The item of a batch, its bytes as they came; `None` is the whole body of the request.
     pub body: Option<Bytes>,

@@ -55,7 +55,7 @@ fn sha256(text: &str) -> String {
 }
 
 #[test]
-fn an_internal_event_is_named_by_its_path_and_told_apart_by_key_or_content() {
+fn an_internal_event_is_named_by_its_path_and_told_apart_by_its_key() {
     let source = source(Provider::Internal, json!({ "tokens": ["new", "old"] }));
     let post = |extra: &[(&str, &str)], body: &str, name: &str| {
         let headers = [&[("X-Service-Token", "old")], extra].concat();
@@ -65,16 +65,14 @@ fn an_internal_event_is_named_by_its_path_and_told_apart_by_key_or_content() {
     assert_eq!(matched, Some(1), "the older token is still good");
     assert_eq!(plain.event_type.as_str(), "report-completed");
     assert_eq!(plain.provider_event_id.as_deref(), Some("rep_1"));
-    assert_eq!(plain.dedup_parts, ["report-completed", &sha256(r#"{"id":"rep_1"}"#)]);
-    let again = post(&[], r#"{"id":"rep_1"}"#, "report-completed").0;
-    assert_eq!(again.dedup_parts, plain.dedup_parts);
-    let changed = post(&[], r#"{"id":"rep_1","pages":2}"#, "report-completed").0;
-    assert_ne!(changed.dedup_parts, plain.dedup_parts, "an id may be that of a thing");
-    let other = post(&[], r#"{"id":"rep_1"}"#, "report-deleted").0;
-    assert_ne!(other.dedup_parts, plain.dedup_parts);
+    assert!(plain.dedup_parts.is_empty(), "without a key each request is an event, since an id may be that of a thing");
     for name in ["Idempotency-Key", "X-Event-Id", "webhook-id"] {
         assert_eq!(post(&[(name, "k1")], "{}", "a").0.dedup_parts, ["a", "k1"], "{name}");
     }
+    let strict = json!({ "tokens": ["old"], "dedup": ["{type}", "{body_sha256}"] });
+    let strict = self::source(Provider::Internal, strict);
+    let (strict, _) = event(&strict, &request(&[("X-Service-Token", "old")], "{}"), Some("a"));
+    assert_eq!(strict.dedup_parts, ["a", &sha256("{}")], "a source can have its own rule");
 }
 
 #[test]
@@ -88,12 +86,23 @@ fn an_internal_request_is_refused_for_what_is_wrong_with_it() {
     }
     assert_eq!(refusal(&source, &genuine("no json"), Some("a")), RefusalKind::MalformedBody);
     assert_eq!(refusal(&source, &genuine("{}"), None), RefusalKind::MissingEventType);
-    assert_eq!(refusal(&source, &genuine("{}"), Some("a b")), RefusalKind::MissingEventType);
+    assert_eq!(event(&source, &genuine("{}"), Some("a b")).0.event_type.as_str(), "a_b");
+    let form = |body: &str| {
+        let headers = [("X-Service-Token", "token"), ("Content-Type", "application/x-www-form-urlencoded")];
+        request(&headers, body)
+    };
+    for body in [r#"{"n": 1, "note": "1+1=2 & 100%25"}"#, "[]", "n=1&note=a+sentence", "\u{feff}{}"] {
+        assert_eq!(event(&source, &form(body), Some("a")).0.event_type.as_str(), "a", "{body}");
+    }
+    for body in [r#"{"n": 1"#, "hello", "", r#"{"a=b": "#] {
+        assert_eq!(refusal(&source, &form(body), Some("a")), RefusalKind::MalformedBody, "{body}");
+    }
+    assert_eq!(refusal(&source, &genuine("n=1"), Some("a")), RefusalKind::MalformedBody, "not said to be a form");
     assert_eq!(refusal(&source, &genuine("{}"), Some("posthorn.subscription.disabled")), RefusalKind::MissingEventType);
 }
 
 #[test]
-fn an_unsigned_id_makes_no_signed_body_new() {
+fn a_delivery_of_its_own_makes_equal_bytes_a_new_event() {
     let body = r#"{"action":"opened"}"#;
     let signature = format!("sha256={}", hex::encode(hmac_sha256(body)));
     let github = source(Provider::Github, json!({ "secrets": [SECRET] }));
@@ -105,17 +114,26 @@ fn an_unsigned_id_makes_no_signed_body_new() {
     let (one, two) = (deliver("one"), deliver("two"));
     assert_eq!(one.event_type.as_str(), "issues.opened");
     assert_eq!(one.provider_event_id.as_deref(), Some("one"));
-    assert_eq!(one.dedup_parts, two.dedup_parts);
+    assert_eq!(one.dedup_parts, ["one", &sha256(body)]);
+    assert_ne!(one.dedup_parts, two.dedup_parts);
+    let without = [("X-Hub-Signature-256", signature.as_str())];
+    assert_eq!(event(&github, &request(&without, body), None).0.dedup_parts, ["github.unknown", &sha256(body)]);
 
     let signature = STANDARD.encode(hmac_sha256(body));
     let shopify = source(Provider::Shopify, json!({ "secrets": [SECRET] }));
-    let deliver = |id: &str, topic: &str| {
-        let headers =
-            [("shopify-hmac-sha256", signature.as_str()), ("shopify-webhook-id", id), ("shopify-topic", topic)];
+    let deliver = |webhook: &str, id: &str, topic: &str| {
+        let headers = [
+            ("shopify-hmac-sha256", signature.as_str()),
+            ("shopify-webhook-id", webhook),
+            (if id.is_empty() { "x-none" } else { "X-Shopify-Event-Id" }, id),
+            ("shopify-topic", topic),
+        ];
         event(&shopify, &request(&headers, body), None).0.dedup_parts
     };
-    assert_eq!(deliver("one", "orders/paid"), deliver("two", "orders/paid"));
-    assert_ne!(deliver("one", "orders/paid"), deliver("two", "orders/create"), "both topics have the order as body");
+    assert_eq!(deliver("w1", "e1", "orders/paid"), deliver("w2", "e1", "orders/paid"), "the same event again");
+    assert_ne!(deliver("w1", "e1", "orders/paid"), deliver("w1", "e2", "orders/paid"));
+    assert_eq!(deliver("w1", "", "orders/paid"), deliver("w2", "", "orders/paid"), "without an id its content counts");
+    assert_ne!(deliver("w1", "", "orders/paid"), deliver("w1", "", "orders/create"), "both have the order as body");
 }
 
 #[test]
@@ -210,7 +228,7 @@ fn get(target: &str) -> RawRequest {
 #[test]
 fn a_challenge_by_get_is_answered_if_the_word_agreed_on_is_right() {
     let meta = generic("meta", &json!({ "verify_token": "hush" }));
-    assert!(meta.takes_method("GET") && meta.takes_method("POST") && !meta.takes_method("PUT"));
+    assert_eq!(meta.methods(), ["GET", "HEAD", "POST"]);
     let target = "/webhooks/a?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=hush";
     let answer = handshake(&meta, &get(target)).unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "1158201444"));
@@ -218,7 +236,20 @@ fn a_challenge_by_get_is_answered_if_the_word_agreed_on_is_right() {
     assert_eq!(handshake(&meta, &get(&target.replace("hush", "loud"))), None);
     assert_eq!(handshake(&meta, &get(&target.replace("1158201444", "%3Cscript%3E"))), None);
     assert_eq!(handshake(&meta, &RawRequest { method: "POST".into(), ..get(target) }), None);
-    assert!(!source(Provider::Stripe, json!({ "secrets": ["a"] })).takes_method("GET"));
+    assert_eq!(source(Provider::Stripe, json!({ "secrets": ["a"] })).methods(), ["HEAD", "POST"]);
+}
+
+#[test]
+fn a_look_by_head_is_answered_200_or_as_the_scheme_declares() {
+    let now = Timestamp::from_second(NOW).unwrap();
+    let head = RawRequest { method: "HEAD".into(), ..get("/webhooks/a") };
+    assert_eq!(source(Provider::Stripe, json!({ "secrets": ["a"] })).head(&head, now).status, 200);
+    let scheme = json!({
+        "algorithm": "hmac_sha1", "signature": { "header": "X-Trello-Webhook", "encoding": "base64" }, "signed": "{body}",
+        "handshake": [{ "method": "HEAD", "when": [], "answer": { "status": 204, "body": "" } }],
+    });
+    let trello = source(Provider::Generic, json!({ "secrets": ["a"], "scheme": scheme }));
+    assert_eq!(trello.head(&head, now).status, 204);
 }
 
 #[test]

@@ -77,7 +77,10 @@ impl NewEvent {
         now: Timestamp,
     ) -> Self {
         let body = occurrence.body.unwrap_or_else(|| request.body.clone());
-        let dedup_key = dedup::key(origin.source_id, occurrence.dedup_parts.iter().map(String::as_str));
+        let own = [id.to_string()];
+        // Without a key of its provider it is like no other.
+        let parts = if occurrence.dedup_parts.is_empty() { own.as_slice() } else { &occurrence.dedup_parts };
+        let dedup_key = dedup::key(origin.source_id, parts.iter().map(String::as_str));
         Self {
             id,
             source_id: origin.source_id,

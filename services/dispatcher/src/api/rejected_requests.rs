@@ -133,7 +133,9 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     // No gateway has these in hand.
     let ids: Vec<EventId> = new.iter().map(|event| event.id).collect();
     events::relay_now(&transaction, &ids).await?;
-    rejected_requests::delete(&transaction, id).await?;
+    if !rejected_requests::delete(&transaction, id).await? {
+        return Err(ApiError::conflict("it is being verified by another request"));
+    }
     let change = Change::new("reverify", "rejected_request", id, rejected.tenant_id);
     change.record(&transaction, caller, &request).await?;
     transaction.commit().await.map_err(Error::from)?;

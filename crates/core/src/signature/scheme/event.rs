@@ -9,7 +9,7 @@ use crate::request::RawRequest;
 use crate::signature::refusal::{Refusal, RefusalKind};
 use crate::signature::scheme::clock::moment;
 use crate::signature::scheme::scope::{Scope, sha256_hex};
-use crate::signature::scheme::source::{Choice, DedupParts};
+use crate::signature::scheme::source::{Choice, Dedup, DedupParts, Unkeyed};
 use crate::signature::verdict::Occurrence;
 
 /// Where the facts about an event stand.
@@ -30,13 +30,16 @@ impl Extract {
         &self,
         scope: &Scope<'_>,
         path_event: Option<&str>,
-        dedup: &DedupParts,
+        dedup: &Dedup,
         body: Option<Bytes>,
     ) -> Result<Occurrence, Refusal> {
         let id = scope.choice(&self.event_id);
         let event_type = self.event_type(scope, path_event)?;
         let scope = Scope { id: id.as_deref(), event_type: Some(event_type.as_str()), ..*scope };
-        let dedup_parts = scope.dedup_parts(dedup).unwrap_or_else(|| content(&scope));
+        let dedup_parts = scope.dedup_parts(&dedup.parts).unwrap_or_else(|| match dedup.unkeyed {
+            Unkeyed::Content => content(&scope),
+            Unkeyed::New => Vec::new(),
+        });
         Ok(Occurrence {
             occurred_at: scope.choice(&self.occurred_at).and_then(|text| moment(&text)),
             account: scope.choice(&self.account),

@@ -44,7 +44,7 @@ pub(crate) struct Scheme {
     public_url: Option<PublicUrl>,
     body: BodyKind,
     extract: Extract,
-    dedup: DedupParts,
+    dedup: Dedup,
     batch: Option<JsonPath>,
     handshakes: Vec<Handshake>,
     verify_token: Option<String>,

@@ -22,7 +22,25 @@ pub(crate) enum Source {
 #[serde(try_from = "Value")]
 pub(crate) struct Choice(Vec<Source>);
 
-/// What makes an event this one and no other: one part, or a list of parts that count together.
+/// What makes an event this one and no other, and what does where a request lacks a part of that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dedup {
+    pub(crate) parts: DedupParts,
+    pub(crate) unkeyed: Unkeyed,
+}
+
+/// What a request without a key is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unkeyed {
+    /// The event that its type, its bytes and the time of its signature name.
+    #[default]
+    Content,
+    /// Always a new event.
+    New,
+}
+
+/// The parts of a key: one part, or a list of parts that count together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Value")]
 pub(crate) struct DedupParts(Vec<Choice>);

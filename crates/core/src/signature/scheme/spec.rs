@@ -37,6 +37,9 @@ pub(crate) struct Spec {
     #[serde(default)]
     extract: Extract,
     dedup: Option<DedupParts>,
+    /// What a request is that lacks a part of `dedup`.
+    #[serde(default)]
+    unkeyed: Unkeyed,
     batch: Option<JsonPath>,
     #[serde(default)]
     handshake: Vec<Handshake>,
@@ -111,7 +114,8 @@ impl Spec {
         };
         let (extract, batch, handshakes) = (self.extract.clone(), self.batch.clone(), self.handshake.clone());
         let takes_path_event = additions.takes_path_event;
-        let dedup = additions.dedup.clone().unwrap_or(default_dedup);
+        let parts = additions.dedup.clone().unwrap_or(default_dedup);
+        let dedup = Dedup { parts, unkeyed: self.unkeyed };
         let verify_token = additions.verify_token.clone();
         if verify_token.is_some() && !handshakes.iter().any(Handshake::asks_for_verify_token) {
             return Err(ConfigError::at("verify_token", "this scheme has no handshake with a token"));

@@ -109,9 +109,10 @@ impl Sender {
 
     /// Makes one attempt, which ends within the subscription's timeout.
     pub async fn send(&self, shipment: &Shipment<'_>) -> Answered {
-        let Rendered { content_type, body } = envelope::render(shipment.subscription.payload_format, &shipment.payload);
+        let rendered = envelope::render(shipment.subscription.payload_format, &shipment.payload);
         let started_at = Timestamp::now();
-        let headers = headers(shipment, &content_type, &body, started_at);
+        let headers = headers(shipment, &rendered, started_at);
+        let body = rendered.body;
         let request_headers = visible(&headers).into();
         let began = Instant::now();
         let exchange =
@@ -225,7 +226,7 @@ impl Answer {
     }
 }
 
-fn headers(shipment: &Shipment<'_>, content_type: &str, body: &[u8], now: Timestamp) -> HeaderMap {
+fn headers(shipment: &Shipment<'_>, rendered: &Rendered, now: Timestamp) -> HeaderMap {
     let subscription = shipment.subscription;
     let id = shipment.event_id.to_string();
     let mut headers = HeaderMap::new();
@@ -238,11 +239,16 @@ fn headers(shipment: &Shipment<'_>, content_type: &str, body: &[u8], now: Timest
     for (name, value) in &subscription.headers {
         put(name, value);
     }
-    put("content-type", content_type);
+    put("content-type", &rendered.content_type);
+    if !rendered.content_encoding.is_empty() {
+        put("content-encoding", &rendered.content_encoding);
+    }
     put("user-agent", USER_AGENT);
     put("webhook-id", &id);
     put("webhook-timestamp", &now.as_second().to_string());
-    for (name, value) in signing::headers(&subscription.signatures, shipment.secrets, &id, now.as_second(), body) {
+    for (name, value) in
+        signing::headers(&subscription.signatures, shipment.secrets, &id, now.as_second(), &rendered.body)
+    {
         put(&name, &value);
     }
     put("traceparent", shipment.traceparent);

@@ -193,11 +193,14 @@ impl Worker {
 
     /// What the receiver is told; from the message, or from the record where it was too large for one.
     async fn content(&self, order: &Order) -> Result<Option<Arc<Content>>, Disposition> {
-        if let Some(message::Content { timestamp_us, content_type, body: Some(body), traceparent }) = &order.content {
+        if let Some(message::Content { timestamp_us, content_type, content_encoding, body: Some(body), traceparent }) =
+            &order.content
+        {
             return Ok(Some(Arc::new(Content {
                 event_type: order.event_type.clone(),
                 timestamp: from_micros(*timestamp_us),
                 content_type: content_type.clone(),
+                content_encoding: content_encoding.clone(),
                 traceparent: traceparent.clone(),
                 body: body.clone(),
             })));
@@ -218,6 +221,7 @@ impl Worker {
             event_type: &content.event_type,
             timestamp: content.timestamp,
             content_type: &content.content_type,
+            content_encoding: &content.content_encoding,
             body: &content.body,
         };
         let shipment = Shipment {

@@ -46,6 +46,7 @@ impl Relay {
             occurred_at: event.occurred_at,
             received_at: event.received_at,
             content_type: event.content_type.clone(),
+            content_encoding: event.content_encoding().to_owned(),
             traceparent: event.traceparent.clone(),
             body: (event.body.len() <= self.inline_bytes).then(|| event.body.clone()),
             part: Part::whole(),
@@ -156,6 +157,7 @@ fn outgoing(event: &Relayable) -> Outgoing {
             content_type: event.content_type.clone(),
             body: event.body.clone(),
             traceparent: event.traceparent.clone(),
+            content_encoding: event.content_encoding.clone(),
         }),
     };
     let (routing_key, message_id, body) = if event.part.is_whole() {

@@ -64,6 +64,7 @@ pub async fn attempt(sender: &Sender, subscription: &Subscription) -> Answered {
         subscription,
         secrets: &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()],
         payload: Payload {
+            content_encoding: "",
             event_type: &EventType::parse("invoice.paid").unwrap(),
             timestamp: Timestamp::now(),
             content_type: "application/json",

@@ -100,6 +100,13 @@ impl NewEvent {
     }
 }
 
+impl NewEvent {
+    /// The provider's `content-encoding`; empty when there was none.
+    pub fn content_encoding(&self) -> &str {
+        self.headers.get("content-encoding").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+}
+
 /// PostgreSQL keeps no NUL in text, and no identifier has a use for one.
 fn storable(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }

@@ -27,6 +27,8 @@ pub struct Content {
     pub event_type: EventType,
     pub timestamp: Timestamp,
     pub content_type: String,
+    /// Empty when the provider named none.
+    pub content_encoding: String,
     pub traceparent: String,
     pub body: Bytes,
 }
@@ -34,7 +36,8 @@ pub struct Content {
 pub async fn content(db: &impl GenericClient, id: EventId) -> Result<Option<Content>> {
     let statement = db
         .prepare_cached(
-            "SELECT event_type, coalesce(occurred_at, received_at) AS at, content_type, traceparent, body
+            "SELECT event_type, coalesce(occurred_at, received_at) AS at, content_type, traceparent, body,
+                    coalesce(headers ->> 'content-encoding', '') AS content_encoding
              FROM events WHERE id = $1",
         )
         .await?;
@@ -43,6 +46,7 @@ pub async fn content(db: &impl GenericClient, id: EventId) -> Result<Option<Cont
         event_type: event_type(&row)?,
         timestamp: row.get("at"),
         content_type: row.get("content_type"),
+        content_encoding: row.get("content_encoding"),
         traceparent: row.get("traceparent"),
         body: Bytes::from(row.get::<_, Vec<u8>>("body")),
     }))

@@ -52,6 +52,7 @@ pub struct Relayable {
     pub occurred_at: Option<Timestamp>,
     pub received_at: Timestamp,
     pub content_type: String,
+    pub content_encoding: String,
     pub traceparent: String,
     /// Absent when larger than asked for.
     pub body: Option<Bytes>,
@@ -76,7 +77,8 @@ pub async fn take_due(
                  RETURNING event_id, first_subscription_id, last_subscription_id
              )
              SELECT due.first_subscription_id, due.last_subscription_id, e.id, e.tenant_id, e.audience, e.source_id, e.source_slug, e.event_type, e.occurred_at, e.received_at,
-                    e.content_type, e.traceparent, CASE WHEN octet_length(e.body) <= $3 THEN e.body END AS body
+                    e.content_type, coalesce(e.headers ->> 'content-encoding', '') AS content_encoding, e.traceparent,
+                    CASE WHEN octet_length(e.body) <= $3 THEN e.body END AS body
              FROM due JOIN events e ON e.id = due.event_id",
         )
         .await?;
@@ -92,6 +94,7 @@ pub async fn take_due(
                 occurred_at: row.get("occurred_at"),
                 received_at: row.get("received_at"),
                 content_type: row.get("content_type"),
+                content_encoding: row.get("content_encoding"),
                 traceparent: row.get("traceparent"),
                 body: row.get::<_, Option<Vec<u8>>>("body").map(Bytes::from),
                 part: Part {

@@ -79,6 +79,7 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
             event_type: &event_type,
             timestamp: now,
             content_type: "application/json",
+            content_encoding: "",
             body: &Bytes::from(payload.to_string()),
         },
         traceparent: &trace::traceparent_or_new(&Span::current()),

@@ -15,8 +15,8 @@ use posthorn_store::batcher;
 /// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    #[error("no source has this address")]
-    UnknownSource,
+    #[error("no source has the address `{path}`{}", hint.as_ref().map(|hint| format!("; did you mean `{hint}`?")).unwrap_or_default())]
+    UnknownSource { path: String, hint: Option<String> },
     #[error("this source does not take requests from {address}")]
     AddressNotAllowed { address: String },
     #[error("more requests than this source takes in a second")]
@@ -25,8 +25,8 @@ pub enum GatewayError {
     TooLarge { limit_bytes: usize },
     #[error("the request could not be read")]
     Unreadable { detail: String },
-    #[error("webhooks come by POST")]
-    MethodNotAllowed,
+    #[error("this source takes {}", methods.join(", "))]
+    MethodNotAllowed { methods: &'static [&'static str] },
     #[error("the request was refused")]
     Refused(#[from] Refusal),
     #[error("the payload is not what the schema of `{event_type}` allows")]
@@ -61,12 +61,12 @@ impl GatewayError {
     /// The reason that a rejected request is kept under; `None` for our own faults.
     pub fn rejection(&self) -> Option<(&'static str, String)> {
         let reason = match self {
-            Self::UnknownSource => "unknown_source",
+            Self::UnknownSource { .. } => "unknown_source",
             Self::AddressNotAllowed { .. } => "address_not_allowed",
             Self::RateLimited { .. } => "rate_limited",
             Self::TooLarge { .. } => "payload_too_large",
             Self::Unreadable { .. } => "malformed_request",
-            Self::MethodNotAllowed => "method_not_allowed",
+            Self::MethodNotAllowed { .. } => "method_not_allowed",
             Self::PayloadInvalid { violation, .. } => return Some(("payload_invalid", violation.to_string())),
             Self::Refused(refusal) => return Some((refusal.kind.as_str(), refusal.detail.clone())),
             Self::Overloaded
@@ -93,7 +93,7 @@ impl GatewayError {
     pub fn problem(&self) -> Problem {
         let detail = self.to_string();
         match self {
-            Self::UnknownSource => Problem::new(404, "unknown-source", "Unknown source", detail),
+            Self::UnknownSource { .. } => Problem::new(404, "unknown-source", "Unknown source", detail),
             Self::AddressNotAllowed { .. } => Problem::new(403, "address-not-allowed", "Address not allowed", detail),
             Self::RateLimited { retry_after_secs } => Problem {
                 retry_after_secs: Some(*retry_after_secs),
@@ -105,7 +105,7 @@ impl GatewayError {
             },
             Self::TooLarge { .. } => Problem::new(413, "payload-too-large", "Payload too large", detail),
             Self::Unreadable { detail } => Problem::new(400, "malformed-request", "Malformed request", detail.clone()),
-            Self::MethodNotAllowed => Problem::new(405, "method-not-allowed", "Method not allowed", detail),
+            Self::MethodNotAllowed { .. } => Problem::new(405, "method-not-allowed", "Method not allowed", detail),
             Self::Refused(refusal) => {
                 let detail = format!("{}: {}", refusal.kind.as_str(), refusal.detail);
                 match refusal.kind.class() {
@@ -137,8 +137,10 @@ impl GatewayError {
 impl ResponseError for GatewayError {
     fn error_response(&self) -> HttpResponse {
         let mut response = self.problem().response();
-        if matches!(self, Self::MethodNotAllowed) {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+        if let Self::MethodNotAllowed { methods } = self
+            && let Ok(allow) = HeaderValue::from_str(&methods.join(", "))
+        {
+            response.headers_mut().insert(ALLOW, allow);
         }
         response
     }

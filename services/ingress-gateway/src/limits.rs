@@ -1,7 +1,7 @@
 //! Who sends, how much of it is taken in at once, and how many refusals are worth keeping.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,8 +18,14 @@ pub fn sender(peer: Option<IpAddr>, forwarded_for: Option<&str>, trusted_proxies
     if trusted_proxies == 0 {
         return peer;
     }
-    let seen = forwarded_for?.rsplit(',').nth(trusted_proxies - 1)?.trim();
-    seen.parse().ok()
+    address(forwarded_for?.rsplit(',').nth(trusted_proxies - 1)?.trim())
+}
+
+/// An address as proxies write it: bare, in brackets, or with the port that the sender had.
+fn address(text: &str) -> Option<IpAddr> {
+    let with_port = || text.parse::<SocketAddr>().ok().map(|socket| socket.ip());
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
+    text.parse().ok().or_else(with_port).or_else(in_brackets)
 }
 
 /// Takes one of `per_second`; `Err` tells when there will be one again.
@@ -152,6 +158,10 @@ mod tests {
         assert_eq!(sender(peer, Some("1.2.3.4"), 2), None, "fewer hops than proxies: nobody vouches for it");
         assert_eq!(sender(peer, None, 1), None);
         assert_eq!(sender(peer, Some("2001:db8::1"), 1), ip("2001:db8::1"));
+        assert_eq!(sender(peer, Some("6.6.6.6:1, 1.2.3.4:5678"), 1), ip("1.2.3.4"), "some proxies add the port");
+        assert_eq!(sender(peer, Some("[2001:db8::1]:443"), 1), ip("2001:db8::1"));
+        assert_eq!(sender(peer, Some("[2001:db8::1]"), 1), ip("2001:db8::1"));
+        assert_eq!(sender(peer, Some("unknown"), 1), None);
     }
 
     #[test]

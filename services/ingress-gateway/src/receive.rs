@@ -24,7 +24,7 @@ use tracing::{Span, info, warn};
 
 use crate::error::GatewayError;
 use crate::limits::{self, Ticket};
-use crate::sources::{Door, Found};
+use crate::sources::{Door, Found, Sources};
 use crate::{Gateway, refusals};
 
 /// What an accepted request is answered.
@@ -42,7 +42,7 @@ pub struct Address {
     event: Option<String>,
 }
 
-/// `POST`, and `GET` for the challenges that come by it.
+/// Every method: the source says which it takes.
 pub async fn receive(
     gateway: AppData<Gateway>,
     address: Path<Address>,
@@ -70,8 +70,7 @@ async fn answered(
 ) -> Result<HttpResponse, GatewayError> {
     let now = Timestamp::now();
     let began = std::time::Instant::now();
-    let sender = sender(&gateway, &request);
-    let found = gateway.sources.find(&address.source);
+    let sender = sender(gateway, request);
     let mut raw = RawRequest {
         method: request.method().to_string(),
         target: request.uri().path_and_query().map(ToString::to_string).unwrap_or_default(),
@@ -114,17 +113,39 @@ async fn answered(
     match outcome {
         Ok(outcome) => Ok(answer(door.as_deref(), outcome)),
         Err(error) => {
-            if let Some((reason, detail)) = error.rejection() {
+            if let Some((reason, detail)) = error.rejection().filter(|_| is_for_webhooks(request.path())) {
                 if let Some(source) = source {
                     gateway.tally.refused(source, reason, now);
                 }
-                let event = address.event.as_deref();
+                let event = address.and_then(|address| address.event.as_deref());
                 let content = error.is_of_content().then_some((&raw, event));
-                refusals::keep(&gateway, door.as_deref(), reason, detail, sender, content, now);
+                refusals::keep(gateway, door.as_deref(), reason, detail, sender, content, now);
             }
             Err(error)
         }
     }
+}
+
+/// Whether a path, however many slashes it has, is below `/webhooks`.
+fn is_for_webhooks(path: &str) -> bool {
+    path.split('/').find(|segment| !segment.is_empty()) == Some("webhooks")
+}
+
+/// A path that no source has. Where it is a source's but for its slashes, that source's is named.
+fn unknown(sources: &Sources, path: &str) -> GatewayError {
+    /// What of a path is repeated in answers and records.
+    const SHOWN: usize = 200;
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let hint = match segments.as_slice() {
+        ["webhooks", source, rest @ ..] if matches!(sources.find(source), Found::Door(_)) => match rest {
+            [] => Some(format!("/webhooks/{source}")),
+            [event] => Some(format!("/webhooks/{source}/{event}")),
+            _ => Some(format!("/webhooks/{source}/{}", rest.join("."))),
+        },
+        _ => None,
+    };
+    let hint = hint.filter(|hint| hint != path && hint.len() <= SHOWN);
+    GatewayError::UnknownSource { path: path.chars().take(SHOWN).collect(), hint }
 }
 
 /// What came of a request that was not refused.
@@ -147,10 +168,11 @@ async fn take_in(
     let verifier = door.verifier.as_ref().map_err(|detail| GatewayError::Misconfigured { detail: detail.clone() })?;
     let names_event = matches!(door.provider, Provider::Internal | Provider::Generic);
     if address.event.is_some() && !names_event {
-        return Err(GatewayError::UnknownSource);
+        return Err(unknown(&gateway.sources, raw.path()));
     }
-    if !verifier.takes_method(&raw.method) {
-        return Err(GatewayError::MethodNotAllowed);
+    let methods = verifier.methods();
+    if !methods.contains(&raw.method.as_str()) {
+        return Err(GatewayError::MethodNotAllowed { methods });
     }
     let settings = &gateway.settings.accept;
     let limit = door.max_body_bytes.unwrap_or(settings.max_body_bytes).min(settings.hard_max_body_bytes);
@@ -166,6 +188,9 @@ async fn take_in(
         gateway.address_rates.take(door.id, sender, per_second, now).map_err(|at| GatewayError::limited(now, at))?;
     }
     door.admit(now).map_err(|at| GatewayError::limited(now, at))?;
+    if raw.method == "HEAD" {
+        return Ok(Outcome::Handshake(verifier.head(raw, now)));
+    }
     let timeout = Duration::from_millis(settings.body_timeout_ms);
     read_body(payload, limit, timeout, &mut ticket, &mut raw.body).await?;
     match gateway.keys.judge(verifier, raw, address.event.as_deref(), now).await? {

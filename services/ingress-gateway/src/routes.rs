@@ -2,8 +2,7 @@
 
 use actix_web::web::{self, ServiceConfig};
 
-use crate::error::GatewayError;
-use crate::receive::receive;
+use crate::receive::{receive, unmatched};
 
 pub fn configure(config: &mut ServiceConfig) {
     let resource = |path: &str| {
@@ -14,5 +13,5 @@ pub fn configure(config: &mut ServiceConfig) {
     config
         .service(resource("/webhooks/{source}"))
         .service(resource("/webhooks/{source}/{event}"))
-        .default_service(web::to(async || Err::<&str, _>(GatewayError::UnknownSource)));
+        .default_service(web::to(unmatched));
 }

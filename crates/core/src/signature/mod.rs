@@ -129,9 +129,9 @@ impl Verifier {
         }
     }
 
-    /// Whether a request with this method can be meant for this source. Events come by POST; some
-    /// handshakes, and Twilio's callbacks where they are configured so, come by GET.
-    pub fn takes_method(&self, method: &str) -> bool {
+    /// The methods of requests that can be meant for this source. Events come by POST; some handshakes, and Twilio's
+    /// callbacks where they are configured so, come by GET. By HEAD some providers look whether the URL is there.
+    pub fn methods(&self) -> &'static [&'static str] {
         let takes_get = match &self.method {
             Method::Scheme(scheme) => scheme.takes_get(),
             Method::Twilio(_) => true,

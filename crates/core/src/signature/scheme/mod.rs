@@ -85,6 +85,12 @@ impl Scheme {
         self.handshakes.iter().any(|handshake| handshake.method == Method::Get)
     }
 
+    /// The answer of a handshake by HEAD.
+    pub(crate) fn head(&self, request: &RawRequest, now: Timestamp) -> Option<Answer> {
+        let scope = Scope { public_url: self.public_url.as_ref(), now: Some(now), ..Scope::of(request) };
+        self.handshake(Method::Head, &scope)
+    }
+
     pub(crate) fn judge(
         &self,
         request: &RawRequest,

@@ -2,6 +2,7 @@
 //! the keys that providers publish, and the one way in which a delivery is attempted.
 
 pub mod admin;
+mod dialled;
 pub mod egress;
 pub mod http;
 pub mod keys;

@@ -22,6 +22,7 @@ use rustls::client::Resumption;
 use secrecy::SecretString;
 use serde::Deserialize;
 
+use crate::dialled::{self, Noted};
 use crate::egress::{self, ProxyUrl, ResolveError, SystemResolver};
 use crate::keys::SetUpError;
 use crate::{telemetry, tls};
@@ -53,9 +54,18 @@ const USER_AGENT: &str = concat!("Posthorn/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 pub struct Sender {
     way: Arc<Way>,
-    client: reqwest::Client,
+    clients: Clients,
     /// For subscriptions with TLS of their own: connections are shared with nobody.
-    own_clients: Cache<(SubscriptionId, Version), reqwest::Client>,
+    own_clients: Cache<(SubscriptionId, Version), Clients>,
+}
+
+/// The clients of one kind of TLS.
+#[derive(Clone)]
+struct Clients {
+    /// Keeps connections.
+    usual: reqwest::Client,
+    /// Makes a connection for each request.
+    fresh: reqwest::Client,
 }
 
 /// How all clients go out.
@@ -104,7 +114,7 @@ impl Sender {
         // Many hosts: the default of 256 would make most connections start with a full handshake.
         tls.resumption = Resumption::in_memory_sessions(4096);
         let way = Way { settings: settings.clone(), egress, resolver };
-        Ok(Self { client: way.client(tls)?, own_clients: Cache::new(settings.tls_clients), way: Arc::new(way) })
+        Ok(Self { clients: way.clients(&tls)?, own_clients: Cache::new(settings.tls_clients), way: Arc::new(way) })
     }
 
     /// Makes one attempt, which ends within the subscription's timeout.
@@ -148,9 +158,18 @@ impl Sender {
         let endpoint = &shipment.subscription.endpoint;
         // Also for names: whether plain http is allowed, and what is local by name.
         endpoint.permit(&self.way.egress).map_err(|refused| (NoAnswer::Address, chain(&refused)))?;
-        let client = self.client_of(shipment.subscription).await?;
-        let request = client.post(endpoint.as_url().clone()).headers(headers).body(body);
-        let mut response = request.send().await.map_err(|error| self.no_answer(&error))?;
+        let clients = self.clients_of(shipment.subscription).await?;
+        let request = |client: &reqwest::Client| {
+            client.post(endpoint.as_url().clone()).headers(headers.clone()).body(body.clone()).send()
+        };
+        let mut response = match dialled::noted(request(&clients.usual)).await {
+            (Ok(response), _) => response,
+            (Err(error), is_new) if dialled::is_unprocessed(&error, is_new) => {
+                metrics::counter!("posthorn_attempts_reconnected_total").increment(1);
+                request(&clients.fresh).await.map_err(|error| self.no_answer(&error))?
+            }
+            (Err(error), _) => return Err(self.no_answer(&error)),
+        };
         let status = response.status().as_u16();
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
@@ -166,11 +185,11 @@ impl Sender {
         Ok(Answer { status, headers, body })
     }
 
-    async fn client_of(&self, subscription: &Subscription) -> Result<reqwest::Client, (NoAnswer, String)> {
-        let Some(own) = &subscription.tls else { return Ok(self.client.clone()) };
-        let building = async { self.way.client(tls::client_config_for(own)?) };
-        let client = self.own_clients.try_get_with((subscription.id, own.version()), building).await;
-        client.map_err(|error: Arc<SetUpError>| (NoAnswer::Tls, chain(&*error)))
+    async fn clients_of(&self, subscription: &Subscription) -> Result<Clients, (NoAnswer, String)> {
+        let Some(own) = &subscription.tls else { return Ok(self.clients.clone()) };
+        let building = async { self.way.clients(&tls::client_config_for(own)?) };
+        let clients = self.own_clients.try_get_with((subscription.id, own.version()), building).await;
+        clients.map_err(|error: Arc<SetUpError>| (NoAnswer::Tls, chain(&*error)))
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> (NoAnswer, String) {
@@ -184,13 +203,25 @@ impl Sender {
 }
 
 impl Way {
+    fn clients(&self, tls: &ClientConfig) -> Result<Clients, SetUpError> {
+        let usual = self.client(tls.clone(), self.settings.idle_connections)?;
+        Ok(Clients { usual, fresh: self.client(tls.clone(), 0)? })
+    }
+
     /// Nothing is followed, since the signature is for the endpoint that the tenant named; and an attempt is one
     /// request, since the retry policy is the subscription's.
-    fn client(&self, tls: ClientConfig) -> Result<reqwest::Client, SetUpError> {
+    fn client(&self, tls: ClientConfig, idle_connections: usize) -> Result<reqwest::Client, SetUpError> {
+        /// Header lines of an answer that are read; most servers take that many themselves.
+        const MAX_HEADERS: usize = 1000;
         let client = egress::client(&self.settings.proxy_url, &self.egress, Arc::clone(&self.resolver))?
             .tls_backend_preconfigured(tls)
+            .connector_layer(Noted)
+            // Answers of old servers: RFC 9112 §5.2 has a user agent read folded lines, §5.1 a proxy remove such blanks.
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_max_headers(MAX_HEADERS)
             .connect_timeout(Duration::from_millis(self.settings.connect_timeout_ms))
-            .pool_max_idle_per_host(self.settings.idle_connections)
+            .pool_max_idle_per_host(idle_connections)
             .pool_idle_timeout(Duration::from_secs(self.settings.idle_seconds));
         Ok(client.build()?)
     }

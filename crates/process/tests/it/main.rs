@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attempt;
+mod connections;
 mod guard;
 mod no_answer;
 mod proxy;

@@ -16,16 +16,16 @@ use tokio_rustls::TlsAcceptor;
 use crate::attempt::{attempt, code, sender, subscription};
 
 /// An authority that nobody trusts unless told to.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
@@ -42,6 +42,15 @@ impl Authority {
 
     /// The URL of an endpoint with a certificate of this authority, that asks for one of `clients`, if any.
     async fn endpoint(&self, clients: Option<&Self>) -> String {
+        let config = self.server(clients);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config))));
+        url
+    }
+
+    /// The TLS of a server with a certificate of this authority.
+    pub fn server(&self, clients: Option<&Self>) -> ServerConfig {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let config = config.with_safe_default_protocol_versions().unwrap();
@@ -56,11 +65,7 @@ impl Authority {
         };
         let (certificate, key) = self.issue();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = config.with_single_cert(vec![certificate.der().clone()], key).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("https://{}/", listener.local_addr().unwrap());
-        tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config))));
-        url
+        config.with_single_cert(vec![certificate.der().clone()], key).unwrap()
     }
 }
 
@@ -73,7 +78,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor) {
     }
 }
 
-fn with_tls(url: &str, ca_bundle: Option<String>, identity: Option<Identity>) -> Subscription {
+pub fn with_tls(url: &str, ca_bundle: Option<String>, identity: Option<Identity>) -> Subscription {
     Subscription { tls: Some(Arc::new(EndpointTls::new(ca_bundle, identity))), ..subscription(url) }
 }
 

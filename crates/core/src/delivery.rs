@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::outcome::{Attempted, Fault};
-use crate::retry::{RetryPolicy, next_attempt};
+use crate::retry::{RetryPolicy, granted, next_attempt};
 use crate::time::later;
 
 names! {
@@ -27,7 +27,7 @@ names! {
         /// The endpoint has more than it takes; the delivery-worker made room for others.
         Slow = "slow",
         Paused = "paused",
-        /// The subscription's rate limit.
+        /// The subscription's rate limit, or its endpoint's: it answered 429, or 503 with `Retry-After`.
         Rate = "rate",
         /// Its endpoint failed too often, and is left alone for a while.
         Breaker = "breaker",
@@ -66,6 +66,38 @@ names! {
         Undecodable = "undecodable",
         /// A message that was refused for a reason unknown to this version.
         Poison = "poison",
+    }
+}
+
+/// What a delivery-worker knows of a subscription at the moment of sending.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    pub is_active: bool,
+    /// Its breaker is closed.
+    pub flows: bool,
+    /// It has a secret, and a client certificate where it needs one.
+    pub can_sign: bool,
+    /// Its endpoint asked for time until then.
+    pub not_before: Option<Timestamp>,
+}
+
+/// How long a delivery waits for a secret that opens.
+const NO_SECRET_PAUSE: Duration = Duration::from_secs(60);
+
+/// Why a delivery may not be sent at `now`, and until when it waits; `None`: it may. `created` is the time of its event,
+/// its place among those that wait.
+pub fn hold(flow: &Flow, trigger: Trigger, created: Timestamp, now: Timestamp) -> Option<(HeldReason, Timestamp)> {
+    if !flow.is_active {
+        Some((HeldReason::Paused, created))
+    } else if !flow.flows && trigger != Trigger::Probe {
+        Some((HeldReason::Breaker, created))
+    } else if let Some(until) = flow.not_before.filter(|until| *until > now) {
+        Some((HeldReason::Rate, until))
+    } else if !flow.can_sign {
+        // Fail closed: nothing goes out unsigned.
+        Some((HeldReason::Slow, later(now, NO_SECRET_PAUSE)))
+    } else {
+        None
     }
 }
 
@@ -125,11 +157,13 @@ pub fn wait_before_claim(wake: &Wake) -> Duration {
 pub enum Next {
     Delivered,
     RetryAt(Timestamp),
+    /// The endpoint asked for time. Its subscription waits until then, and the attempt does not count for the policy.
+    NotNow(Timestamp),
     Dead(DeadReason),
 }
 
-/// Decides what follows attempt `number` (from 1). `jitter` is the caller's draw from `[0, 1)`. A retry that would
-/// come after `not_after` is not made: the event is too old by then.
+/// Decides what follows attempt `number` (from 1, without those that met an endpoint that asked for time). `jitter` is
+/// the caller's draw from `[0, 1)`. A retry that would come after `not_after` is not made: the event is too old by then.
 pub fn after_attempt(
     policy: &RetryPolicy,
     number: u32,
@@ -138,16 +172,22 @@ pub fn after_attempt(
     jitter: f64,
     now: Timestamp,
 ) -> Next {
-    let asked = match attempted {
+    let fault = match attempted {
         Attempted::Accepted => return Next::Delivered,
-        Attempted::Failed(Fault::Gone) => return Next::Dead(DeadReason::Gone),
-        Attempted::Failed(Fault::Status { status, .. }) if policy.is_permanent(*status) => {
+        Attempted::Failed(fault) => fault,
+    };
+    match fault {
+        Fault::Gone => return Next::Dead(DeadReason::Gone),
+        Fault::Status { status } | Fault::NotNow { status, .. } if policy.is_permanent(*status) => {
             return Next::Dead(DeadReason::Permanent);
         }
-        Attempted::Failed(Fault::Status { retry_after, .. }) => *retry_after,
-        Attempted::Failed(Fault::NoAnswer(_)) => None,
-    };
-    match next_attempt(policy, number, asked, jitter, now) {
+        Fault::NotNow { retry_after, .. } => {
+            let until = later(now, granted(policy, *retry_after));
+            return if until > not_after { Next::Dead(DeadReason::Expired) } else { Next::NotNow(until) };
+        }
+        Fault::Status { .. } | Fault::NoAnswer(_) => {}
+    }
+    match next_attempt(policy, number, jitter, now) {
         None => Next::Dead(DeadReason::Exhausted),
         Some(at) if at > not_after => Next::Dead(DeadReason::Expired),
         Some(at) => Next::RetryAt(at),
@@ -194,6 +234,29 @@ mod tests {
     }
 
     #[test]
+    fn a_delivery_waits_for_its_subscription_its_breaker_its_endpoint_and_its_secret() {
+        let created = Timestamp::UNIX_EPOCH;
+        let soon = later(now(), Duration::from_secs(1));
+        let free = Flow { is_active: true, flows: true, can_sign: true, not_before: None };
+        let cases = [
+            (free, Trigger::Dispatch, None),
+            (Flow { not_before: Some(now()), ..free }, Trigger::Dispatch, None),
+            (Flow { is_active: false, flows: false, ..free }, Trigger::Probe, Some((HeldReason::Paused, created))),
+            (Flow { flows: false, ..free }, Trigger::Manual, Some((HeldReason::Breaker, created))),
+            (Flow { flows: false, ..free }, Trigger::Probe, None),
+            (Flow { not_before: Some(soon), ..free }, Trigger::Retry, Some((HeldReason::Rate, soon))),
+            (
+                Flow { can_sign: false, ..free },
+                Trigger::Dispatch,
+                Some((HeldReason::Slow, later(now(), NO_SECRET_PAUSE))),
+            ),
+        ];
+        for (flow, trigger, expected) in cases {
+            assert_eq!(hold(&flow, trigger, created, now()), expected, "{flow:?} {trigger:?}");
+        }
+    }
+
+    #[test]
     fn what_was_admitted_before_a_standstill_is_not_begun_after_it() {
         let margin = Duration::from_secs(5);
         assert!(may_begin(now(), margin, now()));
@@ -206,7 +269,7 @@ mod tests {
     #[test]
     fn each_answer_leads_where_the_policy_says() {
         let policy = RetryPolicy::Schedule { delays_seconds: vec![60], permanent_statuses: vec![422] };
-        let status = |status| Attempted::Failed(Fault::Status { status, retry_after: None });
+        let status = |status| Attempted::Failed(Fault::Status { status });
         let in_a_day = later(now(), Duration::from_secs(86_400));
         let next = |number, attempted: Attempted| after_attempt(&policy, number, &attempted, in_a_day, 0.5, now());
         let in_a_minute = Next::RetryAt(later(now(), Duration::from_secs(60)));
@@ -217,6 +280,16 @@ mod tests {
         assert_eq!(next(2, status(500)), Next::Dead(DeadReason::Exhausted));
         assert_eq!(next(1, status(422)), Next::Dead(DeadReason::Permanent));
         assert_eq!(next(1, Attempted::Failed(Fault::Gone)), Next::Dead(DeadReason::Gone));
+        let not_now = |status, secs: Option<u64>| {
+            Attempted::Failed(Fault::NotNow { status, retry_after: secs.map(Duration::from_secs) })
+        };
+        assert_eq!(next(9, not_now(429, Some(7))), Next::NotNow(later(now(), Duration::from_secs(7))));
+        assert_eq!(next(1, not_now(429, None)), Next::NotNow(later(now(), Duration::from_secs(60))));
+        assert_eq!(next(1, not_now(422, Some(7))), Next::Dead(DeadReason::Permanent), "where the policy names it");
+        assert_eq!(next(1, not_now(503, Some(86_401))), Next::NotNow(in_a_day));
+        let too_late =
+            after_attempt(&policy, 1, &not_now(503, Some(60)), later(now(), Duration::from_secs(59)), 0.5, now());
+        assert_eq!(too_late, Next::Dead(DeadReason::Expired));
         let too_late = after_attempt(&policy, 1, &status(500), later(now(), Duration::from_secs(59)), 0.5, now());
         assert_eq!(too_late, Next::Dead(DeadReason::Expired));
     }

@@ -18,6 +18,7 @@ pub mod endpoint;
 pub mod envelope;
 pub mod event_type;
 pub mod failing;
+pub mod hold;
 pub mod id;
 pub mod lane;
 pub mod message;

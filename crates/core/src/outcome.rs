@@ -20,6 +20,11 @@ pub enum Fault {
     Gone,
     Status {
         status: u16,
+    },
+    /// 429, or 503 with `Retry-After`: the endpoint is well, and asks for time.
+    NotNow {
+        status: u16,
+        /// `None`: it does not say how long.
         retry_after: Option<Duration>,
     },
     NoAnswer(NoAnswer),
@@ -59,17 +64,24 @@ impl NoAnswer {
 
 /// Reads an answer. Only 2xx is success; a redirect is a failure, since the signature was made for
 /// the endpoint that the tenant named. `Retry-After` counts on 429 and 503 only.
+///
+/// `retry_after` is the header's text.
 pub fn classify(status: u16, retry_after: Option<&str>, now: Timestamp) -> Attempted {
     match status {
         200..=299 => Attempted::Accepted,
         410 => Attempted::Failed(Fault::Gone),
-        429 | 503 => Attempted::Failed(Fault::Status {
-            status,
-            retry_after: retry_after.and_then(|text| parse_retry_after(text, now)),
-        }),
-        _ => Attempted::Failed(Fault::Status { status, retry_after: None }),
+        429 | 503 => {
+            let retry_after = retry_after.and_then(|text| parse_retry_after(text, now));
+            let is_down = status == 503 && retry_after.is_none();
+            Attempted::Failed(if is_down { Fault::Status { status } } else { Fault::NotNow { status, retry_after } })
+        }
+        _ => Attempted::Failed(Fault::Status { status }),
     }
 }
+
+/// The code of an answer by which an endpoint asks for time. The record leaves such attempts out of what it knows of an
+/// endpoint's health.
+pub const NOT_NOW: &str = "not_now";
 
 /// The code that the API shows for a failure.
 pub fn error_code(fault: &Fault) -> &'static str {
@@ -77,6 +89,7 @@ pub fn error_code(fault: &Fault) -> &'static str {
         Fault::Gone => "gone",
         Fault::Status { status: 300..=399, .. } => "redirect",
         Fault::Status { .. } => "status",
+        Fault::NotNow { .. } => NOT_NOW,
         Fault::NoAnswer(reason) => reason.as_str(),
     }
 }
@@ -88,15 +101,20 @@ mod tests {
     #[test]
     fn only_2xx_is_success_and_only_429_and_503_are_asked_how_long() {
         let now = Timestamp::UNIX_EPOCH;
-        let failed = |status, secs: Option<u64>| {
-            Attempted::Failed(Fault::Status { status, retry_after: secs.map(Duration::from_secs) })
+        let failed = |status| Attempted::Failed(Fault::Status { status });
+        let not_now = |status, secs: Option<u64>| {
+            Attempted::Failed(Fault::NotNow { status, retry_after: secs.map(Duration::from_secs) })
         };
         assert_eq!(classify(200, None, now), Attempted::Accepted);
         assert_eq!(classify(299, None, now), Attempted::Accepted);
-        assert_eq!(classify(301, None, now), failed(301, None));
+        assert_eq!(classify(301, None, now), failed(301));
         assert_eq!(classify(410, None, now), Attempted::Failed(Fault::Gone));
-        assert_eq!(classify(429, Some("7"), now), failed(429, Some(7)));
-        assert_eq!(classify(503, Some("7"), now), failed(503, Some(7)));
-        assert_eq!(classify(500, Some("7"), now), failed(500, None));
+        assert_eq!(classify(429, Some("7"), now), not_now(429, Some(7)));
+        assert_eq!(classify(429, None, now), not_now(429, None));
+        assert_eq!(classify(429, Some("soon"), now), not_now(429, None));
+        assert_eq!(classify(503, Some("7"), now), not_now(503, Some(7)));
+        assert_eq!(classify(503, Some("soon"), now), failed(503));
+        assert_eq!(classify(503, None, now), failed(503));
+        assert_eq!(classify(500, Some("7"), now), failed(500));
     }
 }

@@ -6,10 +6,8 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use serde::{Deserialize, Serialize};
 
+use crate::hold;
 use crate::time::{later, since};
-
-/// Longest wait that an endpoint may ask for with `Retry-After`.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How far a planned delay is spread, in either direction, so that what failed together does not
 /// come back together.
@@ -121,36 +119,35 @@ impl RetryPolicy {
     }
 }
 
-/// When to try again after failed attempt `number` (from 1); `None` when the policy is used up.
-///
-/// `asked` is the endpoint's `Retry-After`: it may ask for more time, never for less, and never
-/// for more than a day. `jitter` is the caller's draw from `[0, 1)`.
-pub fn next_attempt(
-    policy: &RetryPolicy,
-    number: u32,
-    asked: Option<Duration>,
-    jitter: f64,
-    now: Timestamp,
-) -> Option<Timestamp> {
+/// When to try again after failed attempt `number` (from 1); `None` when the policy is used up. `jitter` is the
+/// caller's draw from `[0, 1)`.
+pub fn next_attempt(policy: &RetryPolicy, number: u32, jitter: f64, now: Timestamp) -> Option<Timestamp> {
     let planned = policy.delay_after(number)?;
-    let spread = planned.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * jitter);
-    // What was asked for is a floor, so there the spread only adds.
-    let asked = asked.unwrap_or_default().min(RETRY_AFTER_MAX).mul_f64(1.0 + SPREAD * jitter);
-    Some(later(now, spread.max(asked)))
+    Some(later(now, planned.mul_f64(1.0 - SPREAD + 2.0 * SPREAD * jitter)))
+}
+
+/// How long an endpoint that asks for time without saying how long is granted, where the policy has no delay.
+const UNSAID: Duration = Duration::from_secs(60);
+
+/// How long an endpoint that asks for time is left alone: as long as it says, or else for the policy's first delay.
+pub fn granted(policy: &RetryPolicy, retry_after: Option<Duration>) -> Duration {
+    retry_after.or_else(|| policy.delay_after(1)).unwrap_or(UNSAID).clamp(hold::MIN, hold::MAX)
 }
 
 /// How long an endpoint asks us to wait, read from its `Retry-After` header.
 ///
-/// Takes both forms, delay-seconds and HTTP-date (RFC 9110 §10.2.3). A date in the past is zero.
-/// `None` if the text is neither; callers then keep the planned delay.
+/// Takes seconds, with a fraction too, and the three forms of HTTP-date (RFC 9110 §10.2.3, §5.6.7), also with an offset
+/// in place of `GMT`. A date in the past is zero. `None` if the text is none of these.
 pub fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        // More digits than fit are still a number of seconds, only longer than anyone waits.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    if text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        // More digits than fit are still a number of seconds, only longer than any wait.
+        let seconds = text.parse::<f64>().ok()?;
+        return Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX));
     }
-    let date = rfc2822::parse(text).ok()?;
-    Some(since(now, date.timestamp()))
+    let http_date = || Timestamp::try_from(httpdate::parse_http_date(text).ok()?).ok();
+    let date = http_date().or_else(|| rfc2822::parse(text).ok().map(|date| date.timestamp()))?;
+    Some(since(now, date))
 }
 
 #[cfg(test)]
@@ -163,15 +160,15 @@ mod tests {
         Timestamp::from_second(1_782_864_000).unwrap()
     }
 
-    fn wait(policy: &RetryPolicy, number: u32, asked: Option<u64>, jitter: f64) -> Option<f64> {
-        let at = next_attempt(policy, number, asked.map(Duration::from_secs), jitter, now())?;
+    fn wait(policy: &RetryPolicy, number: u32, jitter: f64) -> Option<f64> {
+        let at = next_attempt(policy, number, jitter, now())?;
         Some(since(now(), at).as_secs_f64())
     }
 
     #[test]
     fn the_default_schedule_has_six_attempts_over_its_five_delays() {
         let policy = RetryPolicy::default();
-        let waits: Vec<_> = (1..=6).map(|n| wait(&policy, n, None, 0.5)).collect();
+        let waits: Vec<_> = (1..=6).map(|n| wait(&policy, n, 0.5)).collect();
         assert_eq!(waits, [Some(60.0), Some(300.0), Some(900.0), Some(3600.0), Some(7200.0), None]);
     }
 
@@ -184,32 +181,47 @@ mod tests {
             max_attempts: 5,
             permanent_statuses: vec![],
         };
-        let waits: Vec<_> = (1..=5).map(|n| wait(&policy, n, None, 0.5)).collect();
+        let waits: Vec<_> = (1..=5).map(|n| wait(&policy, n, 0.5)).collect();
         assert_eq!(waits, [Some(1.0), Some(3.0), Some(9.0), Some(10.0), None]);
     }
 
     #[test]
-    fn an_endpoint_may_ask_for_more_time_but_not_for_less_nor_beyond_a_day() {
+    fn an_endpoint_gets_the_time_that_it_asks_for_within_a_day() {
         let policy = RetryPolicy::default();
-        assert_eq!(wait(&policy, 1, Some(10), 0.5), Some(60.0));
-        assert_eq!(wait(&policy, 1, Some(600), 0.0), Some(600.0));
-        assert_eq!(wait(&policy, 1, Some(10_000_000), 0.0), Some(86_400.0));
+        let granted = |policy, secs: Option<f64>| granted(policy, secs.map(Duration::from_secs_f64)).as_secs_f64();
+        assert_eq!(granted(&policy, Some(10.0)), 10.0);
+        assert_eq!(granted(&policy, Some(1.5)), 1.5);
+        assert_eq!(granted(&policy, Some(0.0)), 1.0);
+        assert_eq!(granted(&policy, Some(1e7)), 86_400.0);
+        assert_eq!(granted(&policy, None), 60.0, "the first delay");
+        let once = RetryPolicy::Schedule { delays_seconds: vec![], permanent_statuses: vec![] };
+        assert_eq!(granted(&once, None), 60.0);
+        let quick = RetryPolicy::Schedule { delays_seconds: vec![2], permanent_statuses: vec![] };
+        assert_eq!(granted(&quick, None), 2.0);
     }
 
     #[test]
-    fn both_forms_of_retry_after_are_read() {
+    fn every_form_of_retry_after_is_read() {
         let cases = [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Wed, 01 Jul 2026 00:02:00 GMT", Some(120)),
-            ("Wed, 01 Jul 2020 00:02:00 GMT", Some(0)),
+            ("120", Some(120.0)),
+            (" 0 ", Some(0.0)),
+            ("1.5", Some(1.5)),
+            ("0.25", Some(0.25)),
+            ("Wed, 01 Jul 2026 00:02:00 GMT", Some(120.0)),
+            ("Wednesday, 01-Jul-26 00:02:00 GMT", Some(120.0)),
+            ("Wed Jul  1 00:02:00 2026", Some(120.0)),
+            ("Wed, 01 Jul 2026 02:02:00 +0200", Some(120.0)),
+            ("Wed, 01 Jul 2020 00:02:00 GMT", Some(0.0)),
             ("soon", None),
             ("-5", None),
+            ("1.2.3", None),
+            (".", None),
             ("", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(parse_retry_after(text, now()), expected.map(Duration::from_secs), "{text:?}");
+            assert_eq!(parse_retry_after(text, now()), expected.map(Duration::from_secs_f64), "{text:?}");
         }
+        assert!(parse_retry_after(&"9".repeat(400), now()).is_some_and(|wait| wait > hold::MAX));
     }
 
     #[test]
@@ -225,17 +237,11 @@ mod tests {
         fn the_wait_stays_within_a_fifth_of_the_plan(number in 1u32..6, jitter in 0.0..1.0f64) {
             let policy = RetryPolicy::default();
             let planned = policy.delay_after(number).map(|d| d.as_secs_f64());
-            let actual = wait(&policy, number, None, jitter);
+            let actual = wait(&policy, number, jitter);
             prop_assert_eq!(planned.is_some(), actual.is_some());
             if let (Some(planned), Some(actual)) = (planned, actual) {
                 prop_assert!(actual >= planned * 0.799 && actual <= planned * 1.201);
             }
-        }
-
-        #[test]
-        fn retry_after_is_never_shortened(asked in 0u64..86_400, jitter in 0.0..1.0f64) {
-            let actual = wait(&RetryPolicy::default(), 1, Some(asked), jitter).unwrap();
-            prop_assert!(actual >= asked as f64);
         }
 
         #[test]

@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_core::breaker::{Breaker, Recent, State};
+use posthorn_core::breaker::{Breaker, Probes, State};
 use posthorn_core::failing::Failing;
+use posthorn_core::hold::Hold;
 use posthorn_core::id::{AuditEntryId, SubscriptionId, TenantId};
 use posthorn_core::operational::Notice;
 use posthorn_core::time::Rfc3339;
@@ -22,16 +23,18 @@ use crate::{GenericClient, Result, Transaction, notices};
 #[derive(Clone, Copy, Debug)]
 pub struct Vitals {
     pub subscription_id: SubscriptionId,
-    pub recent: Recent,
     pub breaker: Breaker,
+    /// When it closed for the last time.
+    pub closed_at: Option<Timestamp>,
+    pub hold: Option<Hold>,
 }
 
 pub(crate) fn vitals(row: &Row) -> Result<Vitals> {
-    let number = |column| u32::try_from(row.get::<_, i32>(column)).unwrap_or_default();
     Ok(Vitals {
         subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
-        recent: Recent::from_bits(number("recent_failures"), number("recent_count")),
         breaker: breaker(row)?,
+        closed_at: row.get("breaker_closed_at"),
+        hold: hold(row),
     })
 }
 
@@ -40,18 +43,43 @@ pub(crate) fn breaker(row: &Row) -> Result<Breaker> {
         state: readable("subscription_runtime.breaker", State::parse(row.get("breaker")))?,
         until: row.get("breaker_until"),
         cooldowns: u32::try_from(row.get::<_, i32>("cooldowns")).unwrap_or_default(),
+        probes: Probes { succeeded: count(row, "probes_succeeded"), failed: count(row, "probes_failed") },
     })
+}
+
+fn count(row: &Row, column: &str) -> u8 {
+    u8::try_from(row.get::<_, i16>(column)).unwrap_or_default()
+}
+
+pub(crate) fn hold(row: &Row) -> Option<Hold> {
+    let until: Option<Timestamp> = row.get("hold_until");
+    let per_second: Option<f64> = row.get("hold_per_second");
+    Some(Hold { until: until?, per_second: per_second? })
+}
+
+/// Has a subscription wait as its endpoint asked, and tells every process. Of two that were decided on the same state
+/// the first counts; its time and the other's are nearly the same.
+pub async fn hold_back(db: &impl GenericClient, id: SubscriptionId, from: Option<&Hold>, to: &Hold) -> Result<()> {
+    let statement = db
+        .prepare_cached(
+            "WITH r AS (
+                 UPDATE subscription_runtime SET hold_until = $3, hold_per_second = $4
+                 WHERE subscription_id = $1 AND hold_until IS NOT DISTINCT FROM $2 RETURNING subscription_id
+             )
+             SELECT pg_notify('posthorn_' || current_schema(), 'subscription:' || subscription_id) FROM r",
+        )
+        .await?;
+    db.execute(&statement, &[id.as_uuid(), &from.map(|hold| hold.until), &to.until, &to.per_second]).await?;
+    Ok(())
 }
 
 const TURN: &str = "
 WITH r AS (
     UPDATE subscription_runtime
-    SET breaker = $4, breaker_until = $5, cooldowns = $6,
-        -- What came of attempts before it closed says nothing of the endpoint as it is now.
-        recent_failures = CASE WHEN $4 = 'closed' THEN 0 ELSE recent_failures END,
-        recent_count = CASE WHEN $4 = 'closed' THEN 0 ELSE recent_count END,
+    SET breaker = $4, breaker_until = $5, cooldowns = $6, probes_succeeded = $8, probes_failed = $9,
         breaker_closed_at = CASE WHEN $4 = 'closed' THEN $7 ELSE breaker_closed_at END,
-        next_due_at = CASE WHEN $4 = 'closed' THEN least(next_due_at, $7) ELSE next_due_at END
+        -- Closed, its backlog may go; half open, the next probe may.
+        next_due_at = CASE WHEN $4 = 'open' THEN next_due_at ELSE least(next_due_at, $7) END
     WHERE subscription_id = $1 AND breaker = $2 AND breaker_until IS NOT DISTINCT FROM $3
     RETURNING subscription_id
 )
@@ -70,7 +98,17 @@ pub async fn turn(
     let turned = db
         .execute(
             &statement,
-            &[id.as_uuid(), &from.state.as_str(), &from.until, &to.state.as_str(), &to.until, &cooldowns, &now],
+            &[
+                id.as_uuid(),
+                &from.state.as_str(),
+                &from.until,
+                &to.state.as_str(),
+                &to.until,
+                &cooldowns,
+                &now,
+                &i16::from(to.probes.succeeded),
+                &i16::from(to.probes.failed),
+            ],
         )
         .await?;
     Ok(turned > 0)
@@ -93,8 +131,8 @@ pub async fn begin_anew(db: &impl GenericClient, id: SubscriptionId, now: Timest
     let statement = db
         .prepare_cached(
             "UPDATE subscription_runtime
-             SET recent_failures = 0, recent_count = 0, breaker = 'closed', breaker_until = NULL, cooldowns = 0,
-                 breaker_closed_at = $2, failing_since = NULL, warned_percent = 0
+             SET breaker = 'closed', breaker_until = NULL, cooldowns = 0, probes_succeeded = 0, probes_failed = 0,
+                 breaker_closed_at = $2, hold_until = NULL, hold_per_second = NULL, failing_since = NULL, warned_percent = 0
              WHERE subscription_id = $1",
         )
         .await?;

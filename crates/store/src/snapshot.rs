@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use posthorn_core::delivery::HeldReason;
 use posthorn_core::endpoint::EndpointUrl;
 use posthorn_core::event_type::Pattern;
+use posthorn_core::hold::Hold;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use posthorn_core::operational::Kind;
 use posthorn_core::subscription::Subscription;
@@ -32,15 +33,18 @@ pub struct Entry {
     pub secrets: Vec<(SecretString, Option<Timestamp>)>,
     /// Its breaker is closed: deliveries may go.
     pub flows: bool,
+    /// Its endpoint asked for time.
+    pub hold: Option<Hold>,
     /// All that was sealed of it opens.
     pub opens: bool,
 }
 
 impl Entry {
     /// Whether a new delivery has to wait in PostgreSQL before anything else.
-    pub fn holds(&self) -> Option<HeldReason> {
+    pub fn holds(&self, now: Timestamp) -> Option<HeldReason> {
         match self.subscription.holds() {
             None | Some(HeldReason::Rate | HeldReason::Order) if !self.flows => Some(HeldReason::Breaker),
+            None if self.hold.is_some_and(|hold| hold.holds(now)) => Some(HeldReason::Rate),
             holds => holds,
         }
     }
@@ -176,10 +180,10 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
     Ok(found
         .into_iter()
         .filter_map(|row| {
-            let (row, breaker) = row;
+            let (row, breaker, hold) = row;
             let secrets = secrets.remove(&row.id).unwrap_or_default();
             let id = row.id;
-            let entry = entry(row, secrets, breaker.is_closed(), store.sealer());
+            let entry = entry(row, secrets, (breaker.is_closed(), hold), store.sealer());
             if entry.is_none() {
                 error!(subscription.id = %id, "a subscription in the database cannot be read");
             }
@@ -192,7 +196,7 @@ async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
 fn entry(
     row: subscriptions::Subscription,
     secrets: Vec<(SecretString, Option<Timestamp>)>,
-    flows: bool,
+    (flows, hold): (bool, Option<Hold>),
     sealer: &Sealer,
 ) -> Option<Entry> {
     let tls = tls(row.id, row.tls, sealer);
@@ -216,7 +220,7 @@ fn entry(
         payload_format: row.payload_format,
         signatures: row.signatures,
     };
-    Some(Entry { subscription, secrets, flows, opens })
+    Some(Entry { subscription, secrets, flows, hold, opens })
 }
 
 /// `Err`: the key of its client certificate does not open.

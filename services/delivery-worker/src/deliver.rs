@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use posthorn_bus::{Disposition, Message};
 use posthorn_core::delivery::{
-    Admission, CLAIM_AFTER, HeldReason, Next, Trigger, Wake, admit, after_attempt, may_begin, wait_before_claim,
+    Admission, CLAIM_AFTER, Flow, HeldReason, Next, Trigger, Wake, admit, after_attempt, hold, may_begin,
+    wait_before_claim,
 };
 use posthorn_core::envelope::Payload;
 use posthorn_core::event_type::EventType;
@@ -30,9 +31,6 @@ use crate::lanes::Entry;
 /// What a lease outlasts an attempt by: enough to record it.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// How long a delivery waits for a secret that can be opened.
-const NO_SECRET_PAUSE: Duration = Duration::from_secs(60);
-
 /// How long a delivery waits when its tenant has its share of the slots.
 const NO_SLOT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -45,6 +43,7 @@ struct Order {
     tenant_id: TenantId,
     generation: u32,
     attempt: u32,
+    not_now: u32,
     lease_until: Timestamp,
     trigger: Trigger,
     event_type: EventType,
@@ -83,25 +82,13 @@ impl Worker {
             self.pulse.steady_for(wait_before_claim(&order.wake(redelivered))).await;
         }
         let _in_hand = self.in_hand.take(key);
-        let Some(subscriber) = self.subscriber(order.subscription_id).await? else {
-            return self.report(&order, Word::Cancelled).await;
+        // What cannot be sent takes no turn from others.
+        let subscriber = match self.standing(&order, None).await? {
+            Standing::Ready(subscriber) => subscriber,
+            Standing::Stays(word) => return self.report(&order, word).await,
         };
-        if subscriber.state != State::Active {
-            return self.report(&order, Word::PutBack(HeldReason::Paused, order.event_id.time())).await;
-        }
-        if !subscriber.flows && order.trigger != Trigger::Probe {
-            // In its place among what waits: the oldest goes first when the endpoint is well again.
-            return self.report(&order, Word::PutBack(HeldReason::Breaker, order.event_id.time())).await;
-        }
-        if !subscriber.can_sign(Timestamp::now()) {
-            // Fail closed: nothing goes out unsigned. Which secret does not open is told where it is read.
-            error!("nothing can be sent: the subscription has no secret, or a client certificate, that opens");
-            return self
-                .report(&order, Word::PutBack(HeldReason::Slow, later(Timestamp::now(), NO_SECRET_PAUSE)))
-                .await;
-        }
         let patience = Duration::from_millis(self.settings.delivery.patience_ms);
-        let _permit = match self.lanes.enter(order.subscription_id, subscriber.max_in_flight, patience).await {
+        let permit = match self.lanes.enter(order.subscription_id, subscriber.max_in_flight, patience).await {
             Entry::Go(permit) => permit,
             Entry::Hold(wait) => {
                 metrics::counter!("posthorn_put_back_total").increment(1);
@@ -114,6 +101,11 @@ impl Worker {
             metrics::counter!("posthorn_put_back_total").increment(1);
             let until = later(Timestamp::now(), NO_SLOT_PAUSE);
             return self.report(&order, Word::PutBack(HeldReason::Slow, until)).await;
+        };
+        // The turn may have come long after the message: what is true at the moment of sending decides.
+        let subscriber = match self.standing(&order, permit.held_until()).await? {
+            Standing::Ready(subscriber) => subscriber,
+            Standing::Stays(word) => return self.report(&order, word).await,
         };
         // Only now: waiting for a turn takes time from the lease.
         let now = Timestamp::now();
@@ -134,7 +126,33 @@ impl Worker {
             Admission::Send => self.and_claim_if_long(sending, &order, subscriber.timeout, now).await,
         };
         let made = self.judge(&order, &subscriber, answered);
+        if let Next::NotNow(until) = made.next {
+            // Those that wait for a turn hear of it before the record does.
+            permit.hold_until(until);
+        }
         self.report(&order, Word::Attempted(Box::new(made))).await
+    }
+
+    /// Whether a delivery may be sent now. `held_until`: this worker's endpoint asked for time.
+    async fn standing(&self, order: &Order, held_until: Option<Timestamp>) -> Result<Standing, Disposition> {
+        let Some(subscriber) = self.subscriber(order.subscription_id).await? else {
+            return Ok(Standing::Stays(Word::Cancelled));
+        };
+        let now = Timestamp::now();
+        let flow = Flow {
+            is_active: subscriber.state == State::Active,
+            flows: subscriber.flows,
+            can_sign: subscriber.can_sign(now),
+            not_before: subscriber.hold.map(|hold| hold.until).max(held_until),
+        };
+        if !flow.can_sign {
+            // Which secret does not open is logged where it is read.
+            error!("nothing can be sent: the subscription has no secret, or a client certificate, that opens");
+        }
+        Ok(match hold(&flow, order.trigger, order.event_id.time(), now) {
+            Some((reason, until)) => Standing::Stays(Word::PutBack(reason, until)),
+            None => Standing::Ready(subscriber),
+        })
     }
 
     /// `None`: deleted. A subscription that is not in the snapshot may be newer than it.
@@ -238,11 +256,18 @@ impl Worker {
     fn judge(&self, order: &Order, subscriber: &Subscriber, answered: Answered) -> Made {
         let now = Timestamp::now();
         let not_after = later(order.event_id.time(), Duration::from_secs(self.settings.delivery.max_age_seconds));
-        let next =
-            after_attempt(&subscriber.retry_policy, order.attempt, &answered.attempted, not_after, rand::random(), now);
+        let next = after_attempt(
+            &subscriber.retry_policy,
+            order.attempt.saturating_sub(order.not_now),
+            &answered.attempted,
+            not_after,
+            rand::random(),
+            now,
+        );
         let outcome = match (&answered.attempted, &next) {
             (Attempted::Accepted, _) => "delivered",
             (_, Next::Dead(_)) => "dead",
+            (_, Next::NotNow(_)) => "not_now",
             _ => "failed",
         };
         metrics::counter!("posthorn_attempts_total", "outcome" => outcome).increment(1);
@@ -299,6 +324,13 @@ impl Worker {
     }
 }
 
+/// Whether a delivery may be sent.
+enum Standing {
+    Ready(Arc<Subscriber>),
+    /// It may not, and that is what the record is to say.
+    Stays(Word),
+}
+
 impl Order {
     fn read(body: &[u8]) -> Result<Self, Unreadable> {
         let wire = message::Delivery::decode(body)?;
@@ -309,6 +341,7 @@ impl Order {
             tenant_id: TenantId::from_uuid(message::uuid("tenant_id", &wire.tenant_id)?),
             generation: wire.generation,
             attempt: wire.attempt,
+            not_now: wire.not_now,
             lease_until: from_micros(wire.lease_until_us),
             trigger: Trigger::parse(&wire.trigger).ok_or(Unreadable::Trigger)?,
             event_type: EventType::parse(&wire.event_type)?,

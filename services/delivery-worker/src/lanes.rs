@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use posthorn_core::id::SubscriptionId;
 use posthorn_core::lane::{Lane, Place, place, smooth};
 use tokio::sync::oneshot;
@@ -25,6 +26,8 @@ struct Inner {
     next: u64,
     waiting: VecDeque<oneshot::Sender<Permit>>,
     typical: Duration,
+    /// The endpoint asked for time.
+    held_until: Option<Timestamp>,
 }
 
 /// The right to make one attempt. Given back by dropping it.
@@ -97,6 +100,19 @@ impl Inner {
         self.next += 1;
         self.under_way.insert(ticket, Instant::now());
         Permit { cell: Arc::clone(cell), ticket }
+    }
+}
+
+impl Permit {
+    /// Until when the endpoint wants nothing, as an attempt of this lane has heard.
+    pub fn held_until(&self) -> Option<Timestamp> {
+        self.cell.lock().held_until
+    }
+
+    /// Holds back all that wait in this lane.
+    pub fn hold_until(&self, until: Timestamp) {
+        let mut inner = self.cell.lock();
+        inner.held_until = inner.held_until.max(Some(until));
     }
 }
 

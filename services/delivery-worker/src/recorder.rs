@@ -1,11 +1,13 @@
 //! What was attempted goes into the record, in batches, with what follows from it for the subscriptions.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_core::breaker::Limits as BreakerLimits;
+use posthorn_core::breaker::{Limits as BreakerLimits, Window};
 use posthorn_core::delivery::{Next, Trigger};
+use posthorn_core::hold::Hold;
 use posthorn_core::id::{DeliveryId, SubscriptionId, TenantId};
 use posthorn_core::operational::{Kind, Notice, Parcel};
 use posthorn_core::time::whole_micros;
@@ -71,6 +73,7 @@ impl Recorder {
             store: store.clone(),
             subscriptions: subscriptions.clone(),
             breaker: BreakerLimits::from(&settings.breaker),
+            windows: Arc::default(),
         };
         let records = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Recording>| {
             let writer = writer.clone();
@@ -111,6 +114,8 @@ struct Writer {
     store: Store,
     subscriptions: Subscriptions,
     breaker: BreakerLimits,
+    /// The attempts of the last while. Each worker counts its own: a share of them shows an endpoint as well as all do.
+    windows: Arc<Mutex<HashMap<SubscriptionId, Window>>>,
 }
 
 impl Writer {
@@ -150,7 +155,7 @@ impl Writer {
         };
         // What was sent is recorded. Should this fail, the next attempt leads to the same.
         if let Err(error) = self.follow_up(&client, &recorded, reports, now).await {
-            warn!(error = &error as &dyn std::error::Error, "breakers wait for the database");
+            warn!(error = &error as &dyn std::error::Error, "breakers and holds wait for the database");
         }
         Ok(recorded.moved)
     }
@@ -176,23 +181,72 @@ impl Writer {
 
     async fn follow_up(&self, client: &Client, recorded: &Recorded, reports: &[Report], now: Timestamp) -> Result<()> {
         let probes: HashMap<SubscriptionId, bool> = reports.iter().filter_map(probe).collect();
+        let asked = asked_for_time(reports);
+        let failing = self.failing(recorded, reports, now);
         for vitals in &recorded.vitals {
             let id = vitals.subscription_id;
-            let next = vitals.breaker.after(vitals.recent, probes.get(&id).copied(), &self.breaker, now);
+            let next = vitals.breaker.after(failing.contains(&id), probes.get(&id).copied(), &self.breaker, now);
             if next != vitals.breaker && health::turn(client, id, &vitals.breaker, &next, now).await? {
                 metrics::counter!("posthorn_breaker_turns_total", "to" => next.state.as_str()).increment(1);
                 info!(subscription.id = %id, "the breaker of {id} is {}", next.state.as_str());
             }
+            if let Some(until) = asked.get(&id) {
+                let hold = Hold::after(vitals.hold, *until, now);
+                if vitals.hold != Some(hold) {
+                    health::hold_back(client, id, vitals.hold.as_ref(), &hold).await?;
+                }
+            }
         }
         Ok(())
     }
+
+    /// Counts what was attempted, and tells which of the subscriptions that may be failing are.
+    fn failing(&self, recorded: &Recorded, reports: &[Report], now: Timestamp) -> HashSet<SubscriptionId> {
+        /// Subscriptions that are remembered before those with nothing to tell are forgotten.
+        const REMEMBERED: usize = 10_000;
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, failed) in reports.iter().filter_map(health_of) {
+            windows.entry(id).or_default().note(failed, &self.breaker, now);
+        }
+        let failing = recorded.vitals.iter().filter(|vitals| {
+            let window = windows.get(&vitals.subscription_id);
+            window.is_some_and(|window| window.is_failing(&self.breaker, vitals.closed_at, now))
+        });
+        let failing = failing.map(|vitals| vitals.subscription_id).collect();
+        if windows.len() > REMEMBERED {
+            windows.retain(|_, window| !window.is_idle(&self.breaker, now));
+        }
+        failing
+    }
 }
 
-/// Whose endpoint a report says was probed, and whether it is well.
+/// Whether a report shows an endpoint failing. One that asked for time shows nothing.
+fn health_of(report: &Report) -> Option<(SubscriptionId, bool)> {
+    match &report.word {
+        Word::Attempted(made) if !matches!(made.next, Next::NotNow(_)) => {
+            Some((report.subscription_id, made.error.is_some()))
+        }
+        _ => None,
+    }
+}
+
+/// Until when endpoints want nothing, the longest of what each asked for.
+fn asked_for_time(reports: &[Report]) -> HashMap<SubscriptionId, Timestamp> {
+    let mut asked: HashMap<SubscriptionId, Timestamp> = HashMap::new();
+    for report in reports {
+        if let Some(until) = report.asks_for_time() {
+            let longest = asked.entry(report.subscription_id).or_insert(until);
+            *longest = until.max(*longest);
+        }
+    }
+    asked
+}
+
+/// Whose endpoint a report says was probed, and whether it is well. One that asks for time is.
 fn probe(report: &Report) -> Option<(SubscriptionId, bool)> {
     match &report.word {
         Word::Attempted(made) if made.trigger == Trigger::Probe => {
-            Some((report.subscription_id, made.next == Next::Delivered))
+            Some((report.subscription_id, matches!(made.next, Next::Delivered | Next::NotNow(_))))
         }
         _ => None,
     }

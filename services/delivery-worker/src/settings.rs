@@ -63,9 +63,13 @@ impl Delivery {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Breaker {
-    /// Failures in a row that open a subscription's breaker. Half of the last twenty attempts do so as well.
+    /// How far back attempts count, in seconds. Half of them failed opens a subscription's breaker.
+    pub window_seconds: u64,
+    /// Attempts in the window below which their share opens nothing.
+    pub window_attempts: u32,
+    /// Failures in a row over the whole window that open the breaker of an endpoint that is seldom asked.
     pub failures_in_row: u32,
-    /// How long it is then left alone, in seconds; twice as long each time that this did not help.
+    /// How long the endpoint is then left alone, in seconds; twice as long each time that most of five probes failed.
     pub cooldown_seconds: u64,
     /// Longest cool-down, in seconds.
     pub max_cooldown_seconds: u64,
@@ -74,6 +78,8 @@ pub struct Breaker {
 impl From<&Breaker> for breaker::Limits {
     fn from(settings: &Breaker) -> Self {
         Self {
+            window: Duration::from_secs(settings.window_seconds),
+            attempts: settings.window_attempts,
             failures_in_row: settings.failures_in_row,
             cooldown: Duration::from_secs(settings.cooldown_seconds),
             max_cooldown: Duration::from_secs(settings.max_cooldown_seconds),

@@ -194,7 +194,7 @@ impl FanOut {
     }
 
     fn new_delivery(&self, known: &Known, entry: &Entry, now: Timestamp) -> NewDelivery {
-        let held = entry.holds().or_else(|| self.stands_back(entry, now));
+        let held = entry.holds(now).or_else(|| self.stands_back(entry, now));
         let queue = Duration::from_secs(self.settings.queue_lease_seconds);
         NewDelivery {
             id: DeliveryId::derive(known.id, entry.id),
@@ -253,6 +253,7 @@ fn wake(delivery: &NewDelivery, content: Option<Content>) -> Wake {
         tenant_id: delivery.tenant_id,
         generation: 1,
         attempt: 1,
+        not_now: 0,
         lease_until: delivery.due_at,
         trigger: Trigger::Dispatch.as_str(),
         event_type: delivery.event_type.clone(),

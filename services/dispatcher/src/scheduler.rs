@@ -11,9 +11,9 @@ use posthorn_bus::Publisher;
 use posthorn_bus::topology::shard;
 use posthorn_core::breaker::{Admitted, drain_rate};
 use posthorn_core::order::{self, Head};
-use posthorn_core::pace;
 use posthorn_core::subscription::State;
 use posthorn_core::time::{since, whole_micros};
+use posthorn_core::{hold, pace};
 use posthorn_store::schedule::ordered::{self, Ordered};
 use posthorn_store::schedule::{self, Allowance, Due, Line};
 use posthorn_store::{Result, Store};
@@ -170,6 +170,11 @@ impl Scheduler {
         if due.state != Some(State::Active) {
             return Allowance { sleep: true, ..nobody };
         }
+        let held_rate = match due.hold.map_or(hold::Admitted::Freely, |hold| hold.admits(now)) {
+            hold::Admitted::NothingUntil(until) => return Allowance { not_before: until, ..nobody },
+            hold::Admitted::AtRate(rate) => Some(rate),
+            hold::Admitted::Freely => None,
+        };
         match due.breaker.admit(now) {
             Admitted::NobodyUntil(until) => return Allowance { not_before: until, ..nobody },
             Admitted::Probe => return Allowance { limit: 1, not_before: lease_until, probe: true, ..nobody },
@@ -179,7 +184,7 @@ impl Scheduler {
         let room = self.max_ahead.saturating_sub(ahead).max(FEW);
         let most = if due.line.is_some() { 1 } else { self.settings.per_subscription.min(room) };
         let drain = drain_rate(due.closed_at, now);
-        let rate = due.per_second.into_iter().chain(drain).reduce(f64::min);
+        let rate = due.per_second.into_iter().chain(drain).chain(held_rate).reduce(f64::min);
         let Some(rate) = rate else { return Allowance { limit: i64::from(most), ..nobody } };
         let (limit, bucket) = pace::take(&due.bucket, rate, most, now);
         let not_before = whole_micros(pace::next_token(&bucket, rate, now));

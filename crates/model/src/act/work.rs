@@ -92,13 +92,14 @@ impl<const N: usize> World<N> {
         let Some(hand) = self.hand(worker, index) else { return };
         let attempted = match outcome {
             Outcome::Accepted => Attempted::Accepted,
-            Outcome::Failed => Attempted::Failed(Fault::Status { status: 503, retry_after: None }),
-            Outcome::Refused => Attempted::Failed(Fault::Status { status: PERMANENT, retry_after: None }),
+            Outcome::Failed => Attempted::Failed(Fault::Status { status: 503 }),
+            Outcome::Refused => Attempted::Failed(Fault::Status { status: PERMANENT }),
         };
         let not_after = timestamp(Moment::MAX);
         let next = match after_attempt(&POLICY, hand.message.attempt.into(), &attempted, not_after, 0.5, timestamp(0)) {
             delivery::Next::Delivered => Next::Delivered,
-            delivery::Next::RetryAt(at) => Next::RetryAt(moment(at)),
+            // An endpoint that asks for time moves the row as a retry does.
+            delivery::Next::RetryAt(at) | delivery::Next::NotNow(at) => Next::RetryAt(moment(at)),
             delivery::Next::Dead(reason) => Next::Dead(reason),
         };
         if outcome == Outcome::Accepted

@@ -45,7 +45,8 @@ pub async fn set_going(
                  due_at = CASE WHEN state = 'held' THEN least(due_at, $1) ELSE $1 END,
                  -- What had ended begins anew; what waits only stops waiting.
                  dead_reason = NULL, generation = generation + (state <> 'held')::int,
-                 attempt = CASE WHEN state = 'held' THEN attempt ELSE 0 END, trigger = $4, updated_at = $1
+                 attempt = CASE WHEN state = 'held' THEN attempt ELSE 0 END,
+                 not_now = CASE WHEN state = 'held' THEN not_now ELSE 0 END, trigger = $4, updated_at = $1
              WHERE id = ANY ($2) AND id >= $6 AND id <= $7
                AND ($3::uuid IS NULL OR tenant_id = $3) AND state = ANY ($5)
                AND EXISTS (SELECT FROM subscriptions s WHERE s.id = subscription_id AND s.deleted_at IS NULL)
@@ -97,7 +98,7 @@ pub async fn replay(
              -- What had ended begins anew; what is on its way is left alone.
              ON CONFLICT (id) DO UPDATE
              SET state = 'held', held_reason = 'replay', due_at = $1, dead_reason = NULL, trigger = $7,
-                 generation = deliveries.generation + 1, attempt = 0, updated_at = $1
+                 generation = deliveries.generation + 1, attempt = 0, not_now = 0, updated_at = $1
              WHERE $8 AND deliveries.state IN ('delivered', 'dead', 'cancelled')
              RETURNING id, subscription_id
          ), {WAKE_AND_SETTLE}"

@@ -62,6 +62,17 @@ impl Report {
         matches!(&self.word, Word::Attempted(made) if made.next == Next::Delivered)
     }
 
+    /// Until when the endpoint wants nothing, if it asked for time.
+    pub fn asks_for_time(&self) -> Option<Timestamp> {
+        match &self.word {
+            Word::Attempted(made) => match made.next {
+                Next::NotNow(until) => Some(until),
+                _ => None,
+            },
+            Word::PutBack(..) | Word::Cancelled | Word::Expired => None,
+        }
+    }
+
     /// Whether the endpoint wants no more of anything.
     pub fn disables(&self) -> bool {
         matches!(&self.word, Word::Attempted(made) if made.disables)
@@ -79,6 +90,7 @@ d AS (
     SET state = r.state, held_reason = r.held_reason, due_at = r.due_at, dead_reason = r.dead_reason,
         attempt = CASE WHEN r.made THEN r.attempt ELSE d.attempt END,
         attempts_made = d.attempts_made + r.made::int,
+        not_now = d.not_now + (r.made AND r.held_reason IS NOT DISTINCT FROM 'rate')::int,
         trigger = coalesce(r.trigger, d.trigger), updated_at = $23
     FROM r
     WHERE d.id = r.id AND d.id >= $24 AND d.id <= $25
@@ -129,12 +141,13 @@ l AS (
     SELECT subscription_id FROM subscription_runtime WHERE subscription_id = ANY ($2)
     ORDER BY subscription_id FOR UPDATE
 ),
--- What came of each subscription's last attempts among these: a bit for each failure, the newest lowest.
+-- Of each subscription, whether any of these attempts succeeded, and whether the newest failed. One at which the endpoint
+-- asked for time says nothing of its health.
 o AS (
-    SELECT subscription_id, count(*)::int AS count, sum(CASE WHEN error IS NULL THEN 0 ELSE 1 << (n - 1)::int END)::int AS failures
-    FROM (SELECT subscription_id, error,
-                 row_number() OVER (PARTITION BY subscription_id ORDER BY started_at DESC, id DESC) AS n FROM a) newest
-    WHERE n <= 20 GROUP BY subscription_id
+    SELECT DISTINCT ON (subscription_id) subscription_id, error IS NOT NULL AS failed,
+           bool_or(error IS NULL) OVER (PARTITION BY subscription_id) AS any_succeeded
+    FROM a WHERE error IS DISTINCT FROM 'not_now'
+    ORDER BY subscription_id, started_at DESC, id DESC
 ),
 s AS (
     UPDATE subscription_runtime t
@@ -142,27 +155,28 @@ s AS (
         last_triggered_at = CASE WHEN q.made THEN $23 ELSE t.last_triggered_at END,
         -- The head of an ordered subscription may have ended: the next one's turn.
         next_due_at = least(t.next_due_at, q.due, CASE WHEN t.head IS NOT NULL THEN $23 END),
-        recent_failures = coalesce(((t.recent_failures::bigint << o.count) | o.failures) & 1048575, t.recent_failures)::int,
-        recent_count = least(20, t.recent_count + coalesce(o.count, 0)),
-        failing_since = CASE WHEN o.count IS NULL THEN t.failing_since WHEN o.failures & 1 = 0 THEN NULL
-                             WHEN o.failures = (1 << o.count) - 1 THEN coalesce(t.failing_since, $23) ELSE $23 END,
-        warned_percent = CASE WHEN o.failures <> (1 << o.count) - 1 THEN 0 ELSE t.warned_percent END
+        failing_since = CASE WHEN o.failed IS NULL THEN t.failing_since WHEN NOT o.failed THEN NULL
+                             WHEN o.any_succeeded THEN $23 ELSE coalesce(t.failing_since, $23) END,
+        warned_percent = CASE WHEN o.any_succeeded THEN 0 ELSE t.warned_percent END
     FROM l LEFT JOIN q ON q.subscription_id = l.subscription_id LEFT JOIN o ON o.subscription_id = l.subscription_id
     WHERE t.subscription_id = l.subscription_id AND (q.subscription_id IS NOT NULL OR o.subscription_id IS NOT NULL)
-    RETURNING t.subscription_id, t.recent_failures, t.recent_count, t.breaker, t.breaker_until, t.cooldowns
+    RETURNING t.subscription_id, t.failing_since, t.breaker, t.breaker_until, t.cooldowns, t.probes_succeeded, t.probes_failed,
+              t.breaker_closed_at, t.hold_until, t.hold_per_second
 )
-SELECT id, NULL::uuid AS subscription_id, 0 AS recent_failures, 0 AS recent_count, NULL::text AS breaker,
-       NULL::timestamptz AS breaker_until, 0 AS cooldowns FROM d
+SELECT id, NULL::uuid AS subscription_id, NULL::text AS breaker, NULL::timestamptz AS breaker_until, 0 AS cooldowns,
+       0::smallint AS probes_succeeded, 0::smallint AS probes_failed, NULL::timestamptz AS breaker_closed_at,
+       NULL::timestamptz AS hold_until, NULL::float8 AS hold_per_second FROM d
 UNION ALL
-SELECT NULL, subscription_id, recent_failures, recent_count, breaker, breaker_until, cooldowns FROM s
-WHERE recent_failures & 1 = 1 OR breaker <> 'closed'";
+SELECT NULL, subscription_id, breaker, breaker_until, cooldowns, probes_succeeded, probes_failed, breaker_closed_at,
+       hold_until, hold_per_second FROM s
+WHERE failing_since IS NOT NULL OR breaker <> 'closed' OR subscription_id = ANY ($33)";
 
 /// What came of recording.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
     /// Those whose report moved their row.
     pub moved: HashSet<DeliveryId>,
-    /// Subscriptions whose last attempt failed, or whose breaker is not closed.
+    /// Subscriptions whose last attempt failed, whose breaker is not closed, or whose endpoint asked for time.
     pub vitals: Vec<Vitals>,
 }
 
@@ -188,6 +202,8 @@ pub(super) async fn record_as_told(db: &impl GenericClient, reports: &[Report], 
     let leases: Vec<Option<Timestamp>> = reports.iter().map(|r| r.lease_until).collect();
     let triggers: Vec<Option<&str>> = moves.iter().map(|m| m.trigger.map(Trigger::as_str)).collect();
     let attempts = Attempts::of(reports);
+    let asked: Vec<Uuid> =
+        reports.iter().filter(|r| r.asks_for_time().is_some()).map(|r| *r.subscription_id.as_uuid()).collect();
     let (first, last) = bounds(&ids);
     let statement = db.prepare_cached(RECORD).await?;
     let rows = db
@@ -226,6 +242,7 @@ pub(super) async fn record_as_told(db: &impl GenericClient, reports: &[Report], 
                 &crate::stats_shard(),
                 &crate::EVERY,
                 &leases,
+                &asked,
             ],
         )
         .await?;
@@ -283,6 +300,13 @@ impl Move {
         let moved = match made.next {
             Next::Delivered => to(State::Delivered),
             Next::Dead(reason) => Self { dead: Some(reason), ..to(State::Dead) },
+            // By these two columns the statement counts it.
+            Next::NotNow(until) => Self {
+                held: Some(HeldReason::Rate),
+                due_at: Some(until),
+                trigger: Some(Trigger::Retry),
+                ..to(State::Held)
+            },
             Next::RetryAt(at) => Self {
                 held: Some(HeldReason::Retry),
                 due_at: Some(at),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use posthorn_core::breaker::Breaker;
 use posthorn_core::delivery::Trigger;
+use posthorn_core::hold::Hold;
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::pace::Bucket;
 use posthorn_core::subscription::{self, RateLimit};
@@ -34,6 +35,8 @@ pub struct Due {
     pub breaker: Breaker,
     /// When its breaker closed for the last time.
     pub closed_at: Option<Timestamp>,
+    /// Its endpoint asked for time.
+    pub hold: Option<Hold>,
     /// Of an ordered one.
     pub line: Option<Line>,
 }
@@ -52,7 +55,8 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
     let statement = db
         .prepare_cached(
             "SELECT r.subscription_id, r.tokens, r.tokens_at, s.state, s.timeout_seconds, s.deleted_at IS NOT NULL AS deleted,
-                    r.breaker, r.breaker_until, r.cooldowns, r.breaker_closed_at,
+                    r.breaker, r.breaker_until, r.cooldowns, r.breaker_closed_at, r.probes_succeeded, r.probes_failed,
+                    r.hold_until, r.hold_per_second,
                     s.rate_limit, s.ordered, s.ordered_max_block_seconds, r.head, r.head_since
              FROM subscription_runtime r JOIN subscriptions s ON s.id = r.subscription_id
              WHERE r.next_due_at <= $2 ORDER BY r.next_due_at LIMIT $1 FOR UPDATE OF r SKIP LOCKED",
@@ -70,6 +74,7 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
                 timeout_secs: row.get("timeout_seconds"),
                 breaker: health::breaker(row)?,
                 closed_at: row.get("breaker_closed_at"),
+                hold: health::hold(row),
                 line: row.get::<_, bool>("ordered").then(|| line(row)),
             })
         })
@@ -114,6 +119,8 @@ pub struct Release {
     pub generation: u32,
     /// The attempt to be made.
     pub attempt: u32,
+    /// Of those before it, how many met an endpoint that asked for time.
+    pub not_now: u32,
     pub lease_until: Timestamp,
     pub trigger: Trigger,
 }
@@ -130,7 +137,7 @@ p AS (
 UPDATE deliveries d
 SET state = 'queued', held_reason = NULL, due_at = p.lease, updated_at = $4
 FROM p WHERE d.id = p.id AND d.state = 'held'
-RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at,
+RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.not_now, d.due_at,
           CASE WHEN p.probe THEN 'probe' ELSE d.trigger END AS trigger";
 
 const SETTLE: &str = "
@@ -188,7 +195,7 @@ pub async fn renew_lost(
              WHERE id IN (SELECT id FROM deliveries WHERE state = 'queued' AND due_at <= $3
                           ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
                AND state = 'queued' AND due_at <= $3
-             RETURNING id, event_id, subscription_id, tenant_id, event_type, generation, attempt, due_at, trigger",
+             RETURNING id, event_id, subscription_id, tenant_id, event_type, generation, attempt, not_now, due_at, trigger",
         )
         .await?;
     let rows = db.query(&statement, &[&limit, &lease_until, &now]).await?;
@@ -238,6 +245,7 @@ fn release_of(row: &Row) -> Result<Release> {
         event_type: row.get("event_type"),
         generation: number("generation"),
         attempt: number("attempt") + 1,
+        not_now: number("not_now"),
         lease_until: row.get("due_at"),
         trigger: readable("deliveries.trigger", Trigger::parse(row.get("trigger")))?,
     })

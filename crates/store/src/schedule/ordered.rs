@@ -74,7 +74,7 @@ free AS (
 )
 UPDATE deliveries d SET state = 'queued', held_reason = NULL, due_at = $5, updated_at = $2
 FROM free WHERE d.id = free.id
-RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.due_at,
+RETURNING d.id, d.event_id, d.subscription_id, d.tenant_id, d.event_type, d.generation, d.attempt, d.not_now, d.due_at,
           CASE WHEN $6 THEN 'probe' ELSE d.trigger END AS trigger";
 
 const SETTLE: &str = "

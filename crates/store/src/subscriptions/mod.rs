@@ -5,6 +5,7 @@ mod secrets;
 use jiff::Timestamp;
 use posthorn_core::breaker::Breaker;
 use posthorn_core::failing::Failing;
+use posthorn_core::hold::Hold;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
@@ -95,7 +96,7 @@ const COLUMNS: &str =
     s.signatures, s.created_at, s.updated_at";
 
 const RUNTIME: &str =
-    "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.failing_since,
+    "r.delivered, r.failed, r.last_triggered_at, r.breaker, r.breaker_until, r.cooldowns, r.probes_succeeded, r.probes_failed, r.failing_since,
     r.warned_percent, r.warned_at, r.recover_since";
 
 pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
@@ -227,16 +228,20 @@ pub async fn list(
     rows.iter().map(with_runtime).collect()
 }
 
-/// For a snapshot: one, or all, with their breakers. Disabled ones are among them, deleted ones are not.
-pub async fn snapshot(db: &impl GenericClient, id: Option<SubscriptionId>) -> Result<Vec<(Subscription, Breaker)>> {
+/// For a snapshot: one, or all, with what may hold them back. Disabled ones are among them, deleted ones are not.
+pub async fn snapshot(
+    db: &impl GenericClient,
+    id: Option<SubscriptionId>,
+) -> Result<Vec<(Subscription, Breaker, Option<Hold>)>> {
     let sql = format!(
-        "SELECT {COLUMNS}, r.breaker, r.breaker_until, r.cooldowns
+        "SELECT {COLUMNS}, r.breaker, r.breaker_until, r.cooldowns, r.probes_succeeded, r.probes_failed, r.hold_until,
+                r.hold_per_second
          FROM subscriptions s JOIN subscription_runtime r ON r.subscription_id = s.id
          WHERE s.deleted_at IS NULL AND ($1::uuid IS NULL OR s.id = $1)"
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
-    rows.iter().map(|row| Ok((subscription(row)?, health::breaker(row)?))).collect()
+    rows.iter().map(|row| Ok((subscription(row)?, health::breaker(row)?, health::hold(row)))).collect()
 }
 
 /// False if the caller has no such subscription. What still waits for it is left to the scheduler.

@@ -30,7 +30,7 @@ async fn the_catalogue_holds_samples_to_their_schemas() {
         ("invoice.paid", json!({ "schema": { "$ref": "http://127.0.0.1/" } }), "/schema"),
         ("invoice.paid", json!({ "schemas": {} }), "/schemas"),
         ("posthorn.mine", json!({}), "name"),
-        ("a..b", json!({}), "name"),
+        ("...", json!({}), "name"),
     ] {
         let (status, answer) = put(name, body.clone()).await;
         assert_eq!((status, &answer["errors"][0]["pointer"]), (422, &json!(pointer)), "{body} {answer}");

@@ -48,7 +48,11 @@ async fn an_endpoint_that_fails_is_left_alone_until_a_probe_finds_it_well() {
         let attempts = delivery["attempts"].as_array().unwrap();
         triggers.extend(attempts.iter().filter(|attempt| attempt["status_code"] == 200).map(|a| a["trigger"].clone()));
     }
-    assert_eq!(triggers.iter().filter(|trigger| **trigger == "probe").count(), 1, "one found out: {triggers:?}");
+    assert_eq!(
+        triggers.iter().filter(|trigger| **trigger == "probe").count(),
+        3,
+        "most of five found out: {triggers:?}"
+    );
     world.stop().await;
 }
 

@@ -36,7 +36,7 @@ async fn a_failing_head_is_tried_again_before_any_other_goes() {
 #[tokio::test]
 async fn one_that_stepped_aside_probes_an_endpoint_that_was_left_alone() {
     let settings =
-        [("DELIVERY_WORKER_BREAKER__FAILURES_IN_ROW", "2"), ("DELIVERY_WORKER_BREAKER__COOLDOWN_SECONDS", "2")];
+        [("DELIVERY_WORKER_BREAKER__WINDOW_ATTEMPTS", "2"), ("DELIVERY_WORKER_BREAKER__COOLDOWN_SECONDS", "2")];
     let world = World::start_with(&settings).await;
     let api = world.api();
     let tenant = api.tenant("acme").await;

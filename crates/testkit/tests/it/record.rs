@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use posthorn_core::breaker::Recent;
 use posthorn_core::delivery::{DeadReason, HeldReason, Next, State, Trigger};
 use posthorn_core::id::{DeadLetterId, TenantId};
 use posthorn_core::pace::Bucket;
@@ -175,13 +174,22 @@ async fn many_subscriptions_that_may_not_go_yet_do_not_keep_another_from_its_tur
     assert!(looked_at.contains(&other), "it had its turn");
 }
 
+/// A report of an attempt that came to `error` and is followed by `next`.
+fn attempted(new: &NewDelivery, place: u64, error: Option<&'static str>, next: Next) -> Report {
+    let report = report(new, 1, next);
+    let Word::Attempted(made) = report.word.clone() else { unreachable!("a report of an attempt") };
+    let error = error.map(|code| (code, "the endpoint answered".to_owned()));
+    let started_at = later(made.started_at, Duration::from_millis(place));
+    Report { word: Word::Attempted(Box::new(Made { error, started_at, ..*made })), ..report }
+}
+
 #[tokio::test]
-async fn the_record_remembers_what_came_of_the_last_attempts_as_the_breaker_counts_them() {
+async fn a_subscription_fails_since_the_first_failure_after_its_last_success() {
     let database = Database::create().await;
     let client = database.store.client().await.unwrap();
     let (tenant, subscription) = subscribed(&client).await;
-    let mut expected = Recent::default();
-    // Batches of several lengths, longer than what is remembered among them; a repeated report counts once.
+    let mut fails = false;
+    // Batches of several lengths; a repeated report counts once.
     for (batch, failures) in [0b1u32, 0b0110, 0b1111_0000_1010, 0, 0b101, u32::MAX].into_iter().enumerate() {
         let length = [1, 4, 12, 3, 3, 25][batch];
         let new: Vec<_> = (0..length).map(|_| delivery(tenant, subscription, None, later(now(), secs(60)))).collect();
@@ -190,27 +198,40 @@ async fn the_record_remembers_what_came_of_the_last_attempts_as_the_breaker_coun
             .iter()
             .enumerate()
             .map(|(place, new)| {
-                let failed = failures >> place & 1 == 1;
-                expected = expected.and(failed);
-                let report = report(new, 1, Next::Delivered);
-                let Word::Attempted(made) = report.word.clone() else { unreachable!("a report of an attempt") };
-                let error = failed.then(|| ("status", "the endpoint answered 500".to_owned()));
-                let started_at = later(made.started_at, Duration::from_millis(place as u64));
-                Report { word: Word::Attempted(Box::new(Made { error, started_at, ..*made })), ..report }
+                fails = failures >> place & 1 == 1;
+                attempted(new, place as u64, fails.then_some("status"), Next::Delivered)
             })
             .collect();
+        let recorded = deliveries::record(&client, &reports, now()).await.unwrap();
+        assert_eq!(recorded.vitals.len(), usize::from(fails), "batch {batch}");
         deliveries::record(&client, &reports, now()).await.unwrap();
-        deliveries::record(&client, &reports, now()).await.unwrap();
-
-        let row = client
-            .query_one("SELECT recent_failures, recent_count, failing_since IS NOT NULL FROM subscription_runtime", &[])
-            .await
-            .unwrap();
-        let (failures, count): (i32, i32) = (row.get(0), row.get(1));
-        let (failures, count) = (u32::try_from(failures).unwrap(), u32::try_from(count).unwrap());
-        assert_eq!(Recent::from_bits(failures, count), expected, "batch {batch}");
-        assert_eq!(row.get::<_, bool>(2), expected.failed_in_row() > 0, "batch {batch}");
+        let row = client.query_one("SELECT failing_since IS NOT NULL FROM subscription_runtime", &[]).await.unwrap();
+        assert_eq!(row.get::<_, bool>(0), fails, "batch {batch}");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_time_is_not_failing_and_its_attempt_is_not_counted() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let new = delivery(tenant, subscription, None, later(now(), secs(60)));
+    deliveries::insert(&client, std::slice::from_ref(&new), &[], now()).await.unwrap();
+    let until = whole_micros(later(now(), secs(30)));
+    let report = attempted(&new, 0, Some("not_now"), Next::NotNow(until));
+    let recorded = deliveries::record(&client, &[report], now()).await.unwrap();
+    assert_eq!(recorded.vitals.iter().map(|vitals| vitals.subscription_id).collect::<Vec<_>>(), [subscription]);
+    let row = client
+        .query_one(
+            "SELECT d.state, d.held_reason, d.due_at, d.attempt, d.not_now, r.failing_since IS NULL AS well
+             FROM deliveries d JOIN subscription_runtime r USING (subscription_id)",
+            &[],
+        )
+        .await
+        .unwrap();
+    let state: (&str, &str, Timestamp) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(state, ("held", "rate", until));
+    assert_eq!((row.get::<_, i32>(3), row.get::<_, i32>(4), row.get::<_, bool>(5)), (1, 1, true));
 }
 
 #[tokio::test]

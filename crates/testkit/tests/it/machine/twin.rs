@@ -66,7 +66,7 @@ impl Twin {
         let word = match &report.word {
             Word::Attempted(made) => row::Word::Attempted(match made.next {
                 Next::Delivered => row::Next::Delivered,
-                Next::RetryAt(at) => row::Next::RetryAt(self.moment(at)),
+                Next::RetryAt(at) | Next::NotNow(at) => row::Next::RetryAt(self.moment(at)),
                 Next::Dead(reason) => row::Next::Dead(reason),
             }),
             Word::PutBack(reason, until) => row::Word::PutBack(*reason, self.moment(*until)),

@@ -1,4 +1,4 @@
-"""`proto/openapi.yaml`, and what it says of an exchange."""
+"""`proto/openapi.yaml` with its answers closed, and what it says of an exchange."""
 
 import json
 import re
@@ -12,6 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator, FormatChecker
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
+
+from .closed_answers import close
 
 CONTRACT_URI = "urn:posthorn:contract"
 
@@ -53,6 +55,7 @@ class Operation:
 class Contract:
     def __init__(self, file: Path) -> None:
         self._document: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+        close(self._document)
         resource: Resource[Any] = Resource.from_contents(self._document, default_specification=DRAFT202012)
         self._registry = Registry().with_resource(CONTRACT_URI, resource)
         self._validators: dict[str, Draft202012Validator] = {}
@@ -61,6 +64,10 @@ class Contract:
             # The more literal template wins: fewer parameters first.
             for template, item in sorted(self._document["paths"].items(), key=lambda entry: entry[0].count("{"))
         ]
+
+    def write(self, file: Path) -> None:
+        """Writes the contract with its answers closed."""
+        file.write_text(yaml.safe_dump(self._document, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def operations(self, below: str) -> list[Operation]:
         """Every operation of the paths that begin with `below`, in the contract's order."""
@@ -128,6 +135,11 @@ class Contract:
         described, at = self._resolved(responses[key], f"{pointer}/responses/{key}")
         self._check_headers(described.get("headers", {}), f"{at}/headers", response.headers)
         self._check_body(described.get("content"), f"{at}/content", response)
+        types = described.get("x-problem-types")
+        if types is not None:
+            problem = response.json()
+            if problem["type"] not in types or problem["status"] != response.status_code:
+                raise ContractBreach(f"a problem of another kind than {types}")
 
     def _check_headers(self, headers: dict[str, Any], at: str, given: httpx.Headers) -> None:
         for name, reference in headers.items():
@@ -148,15 +160,16 @@ class Contract:
         key = next((key for key in (media_type, "*/*") if key in content), None)
         if key is None:
             raise ContractBreach(f"the content type is `{media_type}` and not one of {sorted(content)}")
-        if "schema" in content[key]:
-            value = response.json() if media_type.endswith("json") else response.text
-            self._check_schema(f"{at}/{_escaped(key)}/schema", value, "the body")
+        # Under `*/*` any bytes are allowed, also those of a JSON text.
+        value = response.json() if key.endswith("json") else response.text
+        self._check_schema(f"{at}/{_escaped(key)}/schema", value, "the body")
 
     def _check_request(self, operation: dict[str, Any], pointer: str, request: httpx.Request) -> None:
         """What is accepted, the contract has to allow: clients are generated from it."""
         content = operation.get("requestBody", {}).get("content", {})
         body = _content(request)
-        if body and "application/json" in content:
+        # What takes any bytes takes them with any content type.
+        if body and "application/octet-stream" not in content:
             at = f"{pointer}/requestBody/content/{_escaped('application/json')}/schema"
             self._check_schema(at, json.loads(body), "the accepted request")
 

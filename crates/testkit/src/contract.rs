@@ -1,3 +1,5 @@
+mod closed;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -24,7 +26,7 @@ pub async fn exchange(request: RequestBuilder) -> Answer {
     answer
 }
 
-/// `proto/openapi.yaml`.
+/// `proto/openapi.yaml`, with its answers closed.
 struct Contract {
     document: Value,
     /// The paths, the more literal ones first.
@@ -35,7 +37,8 @@ struct Contract {
 fn contract() -> &'static Contract {
     static CONTRACT: OnceLock<Contract> = OnceLock::new();
     CONTRACT.get_or_init(|| {
-        let document: Value = serde_yaml_ng::from_str(include_str!("../../../proto/openapi.yaml")).expect("YAML");
+        let mut document: Value = serde_yaml_ng::from_str(include_str!("../../../proto/openapi.yaml")).expect("YAML");
+        closed::close(&mut document);
         let mut templates: Vec<String> = document["paths"].as_object().expect("paths").keys().cloned().collect();
         templates.sort_by_key(|template| template.matches('{').count());
         Contract { document, templates, validators: Mutex::default() }
@@ -60,11 +63,14 @@ impl Contract {
             .into_iter()
             .find(|key| operation["responses"].get(key).is_some())
             .ok_or_else(|| format!("the contract has no {status} for this operation"))?;
-        let (response, at) = self.resolved(format!("{at}/responses/{key}"));
+        let (response, at) = resolved(&self.document, format!("{at}/responses/{key}"));
         match response.get("content").and_then(Value::as_object) {
             None if answer.text.is_empty() => Ok(()),
             None => Err("a body where the contract has none".to_owned()),
-            Some(content) => self.check_body(content, &format!("{at}/content"), answer),
+            Some(content) => {
+                self.check_body(content, &format!("{at}/content"), answer)?;
+                check_problem_type(response, answer)
+            }
         }
     }
 
@@ -74,11 +80,9 @@ impl Contract {
             .into_iter()
             .find(|key| content.contains_key(*key))
             .ok_or_else(|| format!("the content type is `{media_type}`, which the contract does not have"))?;
-        if content[key].get("schema").is_none() {
-            return Ok(());
-        }
         let text = Value::String(answer.text.clone());
-        let value = if media_type.ends_with("json") { &answer.json } else { &text };
+        // Under `*/*` any bytes are allowed, also those of a JSON text.
+        let value = if key.ends_with("json") { &answer.json } else { &text };
         self.check_schema(format!("{at}/{}/schema", escaped(key)), value)
     }
 
@@ -108,15 +112,21 @@ impl Contract {
         };
         Arc::clone(validators.entry(at.clone()).or_insert_with(build))
     }
+}
 
-    /// What stands at `at`, or where it refers to.
-    fn resolved(&self, at: String) -> (&Value, String) {
-        let found = self.document.pointer(&at).expect("something");
-        match found.get("$ref").and_then(Value::as_str) {
-            Some(reference) => self.resolved(reference.trim_start_matches('#').to_owned()),
-            None => (found, at),
-        }
+/// The value at `at`, or the one that it refers to, and where that is.
+fn resolved(document: &Value, at: String) -> (&Value, String) {
+    let found = document.pointer(&at).expect("a value");
+    match found.get("$ref").and_then(Value::as_str) {
+        Some(reference) => resolved(document, reference.trim_start_matches('#').to_owned()),
+        None => (found, at),
     }
+}
+
+fn check_problem_type(response: &Value, answer: &Answer) -> Result<(), String> {
+    let Some(types) = response.get("x-problem-types").and_then(Value::as_array) else { return Ok(()) };
+    let is_one = types.contains(&answer.json["type"]) && answer.json["status"] == answer.status;
+    if is_one { Ok(()) } else { Err(format!("a problem of another kind than {types:?}")) }
 }
 
 fn is_path_of(template: &str, path: &str) -> bool {
@@ -151,7 +161,50 @@ mod tests {
         assert!(get(200, "text/plain", &list).is_err(), "another content type");
         assert!(get(201, "application/json", &list).is_err(), "another status");
         assert!(get(404, "application/problem+json", &json!({ "status": 404 })).is_err(), "a problem without a type");
+        let problem = json!({
+            "type": "/problems/unauthorized",
+            "title": "Unauthorized",
+            "status": 401,
+            "detail": "there is no token",
+            "request_id": "req_019f1d0a5d417c0e9d6b2f4a8e1c3b57",
+        });
+        assert_eq!(get(401, "application/problem+json", &problem), Ok(()));
+        assert!(get(403, "application/problem+json", &problem).is_err(), "a problem of another kind");
         assert!(check(Method::GET, "/v1/nothing", 200, "application/json", &list).is_err(), "another path");
         assert!(check(Method::PUT, "/v1/tenants", 200, "application/json", &list).is_err(), "another method");
+    }
+
+    #[test]
+    fn a_field_that_the_contract_lacks_is_a_breach() {
+        let tenant = json!({
+            "id": "ten_019f1ccc9f407a1e8c3d5b2f60718293",
+            "name": "Acme",
+            "external_id": null,
+            "created_at": "2026-07-01T08:30:00.000Z",
+            "updated_at": "2026-07-01T08:30:00.000Z",
+        });
+        let key = json!({
+            "id": "key_019f1cd01a6073b2a4f10c9d8e7b6a55",
+            "tenant_id": tenant["id"],
+            "name": "Backend",
+            "scopes": ["read"],
+            "prefix": "phk_AbC1",
+            "expires_at": null,
+            "last_used_at": null,
+            "created_at": "2026-07-01T08:33:48.000Z",
+            "key": "phk_AbC1dE2fG3hI4jK5lM6nO7pQ8rS9tU0vW1xY2zA3bC4",
+        });
+        let keys = "/v1/tenants/ten_019f1ccc9f407a1e8c3d5b2f60718293/api-keys";
+        let list = |tenant: &Value| json!({ "data": [tenant], "next_cursor": null });
+        let with_more = |value: &Value| {
+            let mut value = value.clone();
+            value["more"] = 1.into();
+            value
+        };
+        let list_of = |tenant: &Value| check(Method::GET, "/v1/tenants", 200, "application/json", &list(tenant));
+        let created = |key: &Value| check(Method::POST, keys, 201, "application/json", key);
+        assert_eq!((list_of(&tenant), created(&key)), (Ok(()), Ok(())));
+        assert!(list_of(&with_more(&tenant)).is_err(), "in a list");
+        assert!(created(&with_more(&key)).is_err(), "in a schema that takes in another");
     }
 }

@@ -1,6 +1,5 @@
 """Answers that differ from the contract fail a test, and one with a field more does so as well."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -8,14 +7,16 @@ import pytest
 
 from .contract import Contract, ContractBreach
 
-TENANT = {
+Body = dict[str, Any]
+
+TENANT: Body = {
     "id": "ten_019f1ccc9f407a1e8c3d5b2f60718293",
     "name": "Acme",
     "external_id": None,
     "created_at": "2026-07-01T08:30:00.000Z",
     "updated_at": "2026-07-01T08:30:00.000Z",
 }
-KEY = {
+KEY: Body = {
     "id": "key_019f1cd01a6073b2a4f10c9d8e7b6a55",
     "tenant_id": TENANT["id"],
     "name": "Backend",
@@ -26,21 +27,23 @@ KEY = {
     "created_at": "2026-07-01T08:33:48.000Z",
     "key": "phk_AbC1dE2fG3hI4jK5lM6nO7pQ8rS9tU0vW1xY2zA3bC4",
 }
-PROBLEM = {
+PROBLEM: Body = {
     "type": "/problems/not-found",
     "title": "Not found",
     "status": 404,
     "detail": "there is no such tenant",
     "request_id": "req_019f1d0a5d417c0e9d6b2f4a8e1c3b57",
 }
-RECEIPT = {"received": True, "event_id": "evt_019f1d1b6e30745f9a8b7c6d5e4f3a2b", "duplicate": False}
-MORE = {"more": 1}
+RECEIPT: Body = {"received": True, "event_id": "evt_019f1d1b6e30745f9a8b7c6d5e4f3a2b", "duplicate": False}
+MORE: Body = {"more": 1}
 
-Body = Mapping[str, Any]
+
+def page(*items: Body) -> Body:
+    return {"data": list(items), "next_cursor": None}
 
 
 def answer(method: str, path: str, status: int, body: Body) -> httpx.Response:
-    headers = {"x-request-id": PROBLEM["request_id"], "etag": '"1"', "content-type": "application/json"}
+    headers = {"x-request-id": str(PROBLEM["request_id"]), "etag": '"1"', "content-type": "application/json"}
     if status >= 400:
         headers["content-type"] = "application/problem+json"
     request = httpx.Request(method, f"http://posthorn.test{path}")
@@ -50,8 +53,8 @@ def answer(method: str, path: str, status: int, body: Body) -> httpx.Response:
 # One for each way in which a schema is used: by name, in a list, taken in by another, beside an alternative.
 EXCHANGES: list[tuple[str, str, int, Body, Body]] = [
     ("GET", f"/v1/tenants/{TENANT['id']}", 200, TENANT, TENANT | MORE),
-    ("GET", "/v1/tenants", 200, {"data": [TENANT], "next_cursor": None}, {"data": [TENANT | MORE], "next_cursor": None}),
-    ("GET", "/v1/tenants", 200, {"data": [], "next_cursor": None}, {"data": [], "next_cursor": None} | MORE),
+    ("GET", "/v1/tenants", 200, page(TENANT), page(TENANT | MORE)),
+    ("GET", "/v1/tenants", 200, page(), page() | MORE),
     ("POST", f"/v1/tenants/{TENANT['id']}/api-keys", 201, KEY, KEY | MORE),
     ("GET", f"/v1/tenants/{TENANT['id']}", 404, PROBLEM, PROBLEM | MORE),
     ("GET", "/v1/nothing", 404, PROBLEM, PROBLEM | MORE),

@@ -73,7 +73,7 @@ def path_values(listing: Listing, made: Furnished) -> dict[str, str]:
 
 
 def test_the_contract_has_lists() -> None:
-    assert len(LISTINGS) == 13
+    assert len(LISTINGS) >= 13
 
 
 def test_openapi_python_client_parses_every_list(made: Furnished) -> None:

@@ -43,7 +43,7 @@ def _close_use(document: dict[str, Any], schema: dict[str, Any]) -> None:
 
 
 def _close_below(document: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Closes what `schema` holds, but not itself: it is a part of another."""
+    """Closes the schemas within `schema`, but not itself: it is a part of another."""
     if "$ref" in schema:
         _close_below(document, resolved(document, {"$ref": schema["$ref"]}))
     for word in ("allOf", "anyOf", "oneOf"):
@@ -55,7 +55,7 @@ def _close_below(document: dict[str, Any], schema: dict[str, Any]) -> None:
 
 
 def resolved(document: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    """What `item` refers to, or itself."""
+    """The target of `item`'s reference, or `item` itself."""
     if "$ref" not in item:
         return item
     found: Any = document

@@ -1,4 +1,4 @@
-"""`proto/openapi.yaml` with its answers closed, and what it says of an exchange."""
+"""`proto/openapi.yaml` with its answers closed, and checks of an exchange against it."""
 
 import json
 import re

@@ -3,13 +3,13 @@
 A client of the old version sends requests as that has them, and reads answers as that has them. So each request that
 the old version has must be one that the new version takes, and each answer of the new version one that the old has:
 
-- requests: `breaks` finds operations, parameters, fields, values and content types that are no longer taken, what is
-  newly required, and limits that are narrower;
+- requests: `breaks` finds operations, parameters, fields, values and content types that are no longer taken, new
+  requirements, and limits that are narrower;
 - answers: it finds statuses, headers and fields that are gone, and new values, types and statuses of success. Fields
   may be added. Limits and patterns are not looked at: they tell how Posthorn writes a value.
 
-Schemas are compared by what they allow, so it is no break to give one another name or to take `allOf` apart. Rules
-between fields (`if`, `not`, `dependentRequired`) are not compared.
+Schemas are compared by the values that they allow, so it is no break to give one another name or to take `allOf`
+apart. Rules between fields (`if`, `not`, `dependentRequired`) are not compared.
 """
 
 import re
@@ -150,15 +150,15 @@ class _Comparison:
                 yield from self._answer(name, of_new, _Side(self.old, _answer_schema(response, status, content)))
 
     def _request(self, place: str, old: _Side, new: _Side) -> Iterator[str]:
-        """What a client may send that `old` allows and `new` does not."""
+        """Values that a client may send by `old` and not by `new`."""
         yield from self._compare("requests", place, old, new)
 
     def _answer(self, place: str, new: _Side, old: _Side) -> Iterator[str]:
-        """What a client may read that `new` allows and `old` does not."""
+        """Values that a client may read by `new` and not by `old`."""
         yield from self._compare("answers", place, new, old)
 
     def _compare(self, of: str, place: str, sent: _Side, read: _Side) -> Iterator[str]:
-        """What `sent` allows and `read` does not: one side's values go to the other."""
+        """Values that `sent` allows and `read` does not: one side writes them, the other reads."""
         if sent.name is not None and sent.name == read.name:
             if (of, sent.name) in self._seen:
                 return
@@ -334,7 +334,7 @@ def _given(limit: Any) -> str:
 
 
 def _resolved(document: Document, item: Schema) -> Schema:
-    """What `item` refers to, or itself."""
+    """The target of `item`'s reference, or `item` itself."""
     if "$ref" not in item:
         return item
     found: Any = document
@@ -375,7 +375,7 @@ def _flat(document: Document, schema: Schema) -> dict[str, Any]:
 
 
 def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """What both schemas allow."""
+    """The schema of the values that both allow."""
     merged = one | other
     for word in one.keys() & other.keys():
         a, b = one[word], other[word]

@@ -1,4 +1,4 @@
-"""A client that openapi-python-client made of the contract, and what a test does with it."""
+"""A client that openapi-python-client made of the contract, and the steps of a test with it."""
 
 import importlib
 import sys

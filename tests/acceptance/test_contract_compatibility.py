@@ -1,4 +1,4 @@
-"""The contract breaks no client of the newest release, but for what is listed with a reason."""
+"""The contract breaks no client of the newest release, but for the changes that are listed with a reason."""
 
 import copy
 import re
@@ -221,7 +221,7 @@ def test_a_change_that_breaks_clients_is_told(sentence: str, change: Change) -> 
 
 
 def in_two_parts(new: Document) -> None:
-    """What one schema says, two do."""
+    """Two schemas say together what one said."""
     thing = schema(new, "Thing")
     note = {"type": "object", "properties": {"note": thing["properties"].pop("note")}}
     new["components"]["schemas"] |= {"Base": thing, "Thing": {"allOf": [{"$ref": "#/components/schemas/Base"}, note]}}

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::page::{self, Page, Span};
+use crate::tenants::not_deleted;
 use crate::{GenericClient, Result};
 
 #[derive(Clone, Debug)]
@@ -61,7 +62,8 @@ const COLUMNS: &str = "id, source_id, tenant_id, reason, detail, received_at, ad
 /// Without their contents.
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Rejected>> {
     // Texts that use an index each: one with `$1 IS NULL OR …` could use none.
-    let tenant = filter.tenant_id.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let everyones = || format!("$1::uuid IS NULL AND {}", not_deleted("tenant_id"));
+    let tenant = filter.tenant_id.map_or_else(everyones, |_| "tenant_id = $1".to_owned());
     let source = filter.source_id.map_or("$2::uuid IS NULL", |_| "source_id = $2");
     let reason = filter.reason.as_ref().map_or("$6::text IS NULL", |_| "reason = $6");
     let sql = format!(
@@ -95,7 +97,9 @@ pub async fn find(
 ) -> Result<Option<Rejected>> {
     let statement = db
         .prepare_cached(&format!(
-            "SELECT {COLUMNS}, request FROM rejected_requests WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)"
+            "SELECT {COLUMNS}, request FROM rejected_requests
+             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND {}",
+            not_deleted("tenant_id")
         ))
         .await?;
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::error::readable;
 use crate::page::{self, Page};
+use crate::tenants::not_deleted;
 use crate::{GenericClient, Result, Transaction};
 
 #[derive(Clone, Debug)]
@@ -144,13 +145,17 @@ pub async fn lock(db: &Transaction<'_>, tenant: Option<TenantId>, id: ReplayId) 
 }
 
 async fn one(db: &impl GenericClient, tenant: Option<TenantId>, id: ReplayId, locking: &str) -> Result<Option<Replay>> {
-    let sql = format!("SELECT {COLUMNS} FROM replays WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) {locking}");
+    let alive = not_deleted("tenant_id");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM replays WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND {alive} {locking}"
+    );
     let statement = db.prepare_cached(&sql).await?;
     db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?.as_ref().map(replay).transpose()
 }
 
 pub async fn list(db: &impl GenericClient, tenant: Option<TenantId>, page: Page) -> Result<Vec<Replay>> {
-    let scope = tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+    let everyones = || format!("$1::uuid IS NULL AND {}", not_deleted("tenant_id"));
+    let scope = tenant.map_or_else(everyones, |_| "tenant_id = $1".to_owned());
     let sql = format!("SELECT {COLUMNS} FROM replays WHERE {scope} AND id < $2 ORDER BY id DESC LIMIT $3");
     let statement = page::prepare(db, &sql).await?;
     let rows = db.query(&statement, &[&tenant.map(|t| *t.as_uuid()), &page.before(), &page.fetch()]).await?;

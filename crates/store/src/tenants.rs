@@ -67,6 +67,12 @@ pub async fn update(db: &impl GenericClient, tenant: &Tenant) -> Result<()> {
     Ok(())
 }
 
+/// A condition on a column with a tenant's id, for the operator's view of everything: it is not that of a deleted tenant,
+/// whose history is there until it is erased. These tenants are few, so the subquery is a small hash table.
+pub(crate) fn not_deleted(column: &str) -> String {
+    format!("({column} IN (SELECT t.id FROM tenants t WHERE t.deleted_at IS NOT NULL)) IS NOT TRUE")
+}
+
 /// Makes a tenant vanish, with its configuration. What it leaves in history is erased by
 /// [`erase_some`]. False if there is no such tenant.
 pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Result<bool> {
@@ -86,19 +92,17 @@ pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Resul
     Ok(true)
 }
 
-/// Erases up to `limit` rows of each history table of one tenant that was deleted before `before`, and the
-/// tenant itself when nothing is left, which the audit log then tells. `None` if there is no such tenant; else
-/// its id and how many rows went. May run in several places at once.
-pub async fn erase_some(
-    db: &impl GenericClient,
-    before: Timestamp,
-    limit: i64,
-    now: Timestamp,
-) -> Result<Option<(TenantId, u64)>> {
-    let Some(row) = db.query_opt("SELECT id FROM tenants WHERE deleted_at < $1 LIMIT 1", &[&before]).await? else {
-        return Ok(None);
-    };
-    let id: Uuid = row.get(0);
+/// Tenants that were deleted before `before` and are not erased yet, at most 1000, the oldest first.
+pub async fn deleted(db: &impl GenericClient, before: Timestamp) -> Result<Vec<TenantId>> {
+    let sql = "SELECT id FROM tenants WHERE deleted_at < $1 ORDER BY deleted_at LIMIT 1000";
+    Ok(db.query(sql, &[&before]).await?.iter().map(|row| TenantId::from_uuid(row.get(0))).collect())
+}
+
+/// Erases up to `limit` rows of each history table of a deleted tenant, and the tenant itself when nothing is left,
+/// which the audit log then tells. Returns how many rows went: 0 when nothing was left, or another janitor has locked
+/// it all. May run in several places at once.
+pub async fn erase_some(db: &impl GenericClient, tenant: TenantId, limit: i64, now: Timestamp) -> Result<u64> {
+    let id: Uuid = *tenant.as_uuid();
     let mut erased = 0;
     for table in ["dead_letters", "rejected_requests", "deliveries", "events"] {
         // Attempts go with their deliveries: they have no index by tenant.
@@ -155,7 +159,7 @@ pub async fn erase_some(
         let entry = AuditEntryId::new(now, rand::random());
         db.execute(sql, &[&id, entry.as_uuid(), &TenantId::from_uuid(id).to_string()]).await?;
     }
-    Ok(Some((TenantId::from_uuid(id), erased)))
+    Ok(erased)
 }
 
 fn tenant(row: &Row) -> Tenant {

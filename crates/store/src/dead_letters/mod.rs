@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::page::{self, Page, Span};
+use crate::tenants::not_deleted;
 use crate::type_filter::Types;
 use crate::{GenericClient, Result};
 
@@ -48,7 +49,8 @@ impl<'a> Narrowed<'a> {
     /// What holds for them, of the parameters `$1` to `$7`.
     fn conditions(&self) -> String {
         // A text for each, so that each uses its index.
-        let tenant = self.tenant.map_or("$1::uuid IS NULL", |_| "tenant_id = $1");
+        let everyones = || format!("$1::uuid IS NULL AND {}", not_deleted("tenant_id"));
+        let tenant = self.tenant.map_or_else(everyones, |_| "tenant_id = $1".to_owned());
         let subscription = self.filter.subscription_id.map_or("$2::uuid IS NULL", |_| "subscription_id = $2");
         let reason = self.filter.reason.map_or("$3::text IS NULL", |_| "reason = $3");
         let ids = self.filter.ids.as_ref().map_or("$4::uuid[] IS NULL", |_| "id = ANY ($4)");
@@ -167,8 +169,11 @@ pub async fn next(
 
 /// Forgets a dead letter; its delivery stays dead. False if there is none that `tenant` may see.
 pub async fn delete(db: &impl GenericClient, tenant: Option<TenantId>, id: DeadLetterId) -> Result<bool> {
-    let statement =
-        db.prepare_cached("DELETE FROM dead_letters WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)").await?;
+    let sql = format!(
+        "DELETE FROM dead_letters WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND {}",
+        not_deleted("tenant_id")
+    );
+    let statement = db.prepare_cached(&sql).await?;
     Ok(db.execute(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await? > 0)
 }
 
@@ -184,7 +189,10 @@ pub async fn purge(db: &impl GenericClient, narrowed: &Narrowed<'_>, limit: i64)
 
 /// One dead letter; `None` as `tenant` is the operator.
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: DeadLetterId) -> Result<Option<DeadLetter>> {
-    let sql = format!("SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2)");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM dead_letters WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND {}",
+        not_deleted("tenant_id")
+    );
     let statement = db.prepare_cached(&sql).await?;
     Ok(db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?.as_ref().map(dead_letter))
 }

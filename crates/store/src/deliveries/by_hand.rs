@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{NewDelivery, bounds};
 use crate::error::readable;
+use crate::tenants::not_deleted;
 use crate::{GenericClient, Result};
 
 /// Wakes the scheduler for the subscriptions of `d`, locked in one order for everybody, and settles whatever dead
@@ -49,7 +50,8 @@ pub async fn set_going(
                  not_now = CASE WHEN state = 'held' THEN not_now ELSE 0 END, trigger = $4, updated_at = $1
              WHERE id = ANY ($2) AND id >= $6 AND id <= $7
                AND ($3::uuid IS NULL OR tenant_id = $3) AND state = ANY ($5)
-               AND EXISTS (SELECT FROM subscriptions s WHERE s.id = subscription_id AND s.deleted_at IS NULL)
+               AND EXISTS (SELECT FROM subscriptions s JOIN tenants t ON t.id = s.tenant_id
+                           WHERE s.id = subscription_id AND s.deleted_at IS NULL AND t.deleted_at IS NULL)
              RETURNING id, subscription_id
          ), {WAKE_AND_SETTLE}"
     );
@@ -61,20 +63,21 @@ pub async fn set_going(
 
 /// Ends a held delivery for good. False if it is in another state.
 pub async fn cancel(db: &impl GenericClient, tenant: Option<TenantId>, id: DeliveryId, now: Timestamp) -> Result<bool> {
-    let statement = db
-        .prepare_cached(
-            "WITH d AS (
-                 UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $3
-                 WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND state = 'held' RETURNING id, subscription_id
-             ),
-             -- The next one's turn, where they are ordered.
-             r AS (
-                 UPDATE subscription_runtime r SET next_due_at = least(next_due_at, $3) FROM d
-                 WHERE r.subscription_id = d.subscription_id AND r.head = d.id
-             )
-             SELECT FROM d",
-        )
-        .await?;
+    let sql = format!(
+        "WITH d AS (
+             UPDATE deliveries SET state = 'cancelled', held_reason = NULL, due_at = NULL, updated_at = $3
+             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2) AND {} AND state = 'held'
+             RETURNING id, subscription_id
+         ),
+         -- The next one's turn, where they are ordered.
+         r AS (
+             UPDATE subscription_runtime r SET next_due_at = least(next_due_at, $3) FROM d
+             WHERE r.subscription_id = d.subscription_id AND r.head = d.id
+         )
+         SELECT FROM d",
+        not_deleted("tenant_id")
+    );
+    let statement = db.prepare_cached(&sql).await?;
     Ok(db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid()), &now]).await?.is_some())
 }
 

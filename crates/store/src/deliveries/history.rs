@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{QUEUED, bounds, millisecond, unsigned};
 use crate::error::readable;
 use crate::page::{self, Page, Span};
+use crate::tenants::not_deleted;
 use crate::type_filter::{Parameters, Types};
 use crate::{GenericClient, Result};
 
@@ -62,8 +63,8 @@ const SUBSCRIPTIONS: &str = "LEFT JOIN subscriptions s ON s.id = d.subscription_
 
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Delivery>> {
     let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("d.tenant_id = $1", Some(*tenant.as_uuid())),
-        None => ("$1::uuid IS NULL", None),
+        Some(tenant) => ("d.tenant_id = $1".to_owned(), Some(*tenant.as_uuid())),
+        None => (format!("$1::uuid IS NULL AND {}", not_deleted("d.tenant_id")), None),
     };
     let (narrowed, subscription) = match &filter.subscription_id {
         // Of another tenant's no row is read: how long that takes would tell that it is there.
@@ -117,7 +118,9 @@ pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Resul
 /// One delivery; `None` as `tenant` is the operator.
 pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: DeliveryId) -> Result<Option<Delivery>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM deliveries d {SUBSCRIPTIONS} WHERE d.id = $1 AND ($2::uuid IS NULL OR d.tenant_id = $2)"
+        "SELECT {COLUMNS} FROM deliveries d {SUBSCRIPTIONS}
+         WHERE d.id = $1 AND ($2::uuid IS NULL OR d.tenant_id = $2) AND {}",
+        not_deleted("d.tenant_id")
     );
     let statement = db.prepare_cached(&sql).await?;
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;

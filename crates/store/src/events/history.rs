@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::event_type;
 use crate::page::{self, Page, Span};
+use crate::tenants::not_deleted;
 use crate::type_filter::{Parameters, Types};
 use crate::{GenericClient, Result};
 
@@ -65,8 +66,8 @@ const COLUMNS: &str = "e.id, e.tenant_id, e.audience, e.source_id, e.event_type,
 pub async fn list(db: &impl GenericClient, filter: &Filter, page: Page) -> Result<Vec<Event>> {
     // A text for each, so that each uses its index.
     let (scope, tenant) = match &filter.tenant_id {
-        Some(tenant) => ("e.tenant_id = $1", Some(*tenant.as_uuid())),
-        None => ("$1::uuid IS NULL", None),
+        Some(tenant) => ("e.tenant_id = $1".to_owned(), Some(*tenant.as_uuid())),
+        None => (format!("$1::uuid IS NULL AND {}", not_deleted("e.tenant_id")), None),
     };
     let unrouted = if filter.unrouted { "AND e.audience = 'unrouted'" } else { "" };
     let (source, slug, source_id) = match &filter.source {
@@ -97,7 +98,8 @@ pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: EventId
     let statement = db
         .prepare_cached(&format!(
             "SELECT {COLUMNS}, e.source_slug, e.headers, e.content_type, e.body FROM events e
-             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast')"
+             WHERE id = $1 AND ($2::uuid IS NULL OR tenant_id = $2 OR audience = 'broadcast') AND {}",
+            not_deleted("e.tenant_id")
         ))
         .await?;
     let row = db.query_opt(&statement, &[id.as_uuid(), &tenant.map(|t| *t.as_uuid())]).await?;

@@ -6,8 +6,10 @@ use posthorn_core::routing::Route;
 use posthorn_core::time::later;
 use posthorn_store::events::{self, NewEvent};
 use posthorn_store::page::Page;
-use posthorn_store::{Client, Store, audit_log, deliveries, idempotency, tenants};
-use posthorn_testkit::{Database, eventually};
+use posthorn_store::{Client, Store, audit_log, chores, deliveries, health, idempotency, tenants};
+use posthorn_testkit::{Database, World, eventually};
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::samples::{delivery, event, now, report, secs, subscribed};
 
@@ -38,7 +40,15 @@ async fn delete(client: &mut Client, tenant: TenantId) {
 /// As a janitor does it, a few rows at once.
 async fn erase(store: Store) {
     let client = store.client().await.unwrap();
-    while tenants::erase_some(&client, later(now(), secs(1)), 3, now()).await.unwrap().is_some() {}
+    loop {
+        let deleted = tenants::deleted(&client, later(now(), secs(1))).await.unwrap();
+        if deleted.is_empty() {
+            return;
+        }
+        for tenant in deleted {
+            while tenants::erase_some(&client, tenant, 3, now()).await.unwrap() > 0 {}
+        }
+    }
 }
 
 async fn rows(client: &Client, table: &str) -> i64 {
@@ -90,14 +100,13 @@ async fn a_janitor_that_finds_all_its_rows_taken_does_not_call_a_tenant_erased()
     deliveries::insert(&client, &made, &[], now()).await.unwrap();
     delete(&mut client, tenant).await;
 
-    let before = later(now(), secs(1));
     let first = client.transaction().await.unwrap();
-    tenants::erase_some(&first, before, 3, now()).await.unwrap();
+    tenants::erase_some(&first, tenant, 3, now()).await.unwrap();
     let process: i32 = first.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     let store = database.store.clone();
     let second = tokio::spawn(async move {
         let client = store.client().await.unwrap();
-        tenants::erase_some(&client, before, 3, now()).await.unwrap()
+        tenants::erase_some(&client, tenant, 3, now()).await.unwrap()
     });
     let watcher = database.store.client().await.unwrap();
     eventually("the second waits for the rows of the first", || async {
@@ -107,7 +116,7 @@ async fn a_janitor_that_finds_all_its_rows_taken_does_not_call_a_tenant_erased()
     .await;
     first.commit().await.unwrap();
 
-    assert_eq!(second.await.unwrap(), Some((tenant, 0)));
+    assert_eq!(second.await.unwrap(), 0);
     assert_eq!((rows(&watcher, "deliveries").await, rows(&watcher, "tenants").await), (3, 1));
     erase(database.store.clone()).await;
     assert_eq!((rows(&watcher, "deliveries").await, rows(&watcher, "tenants").await), (0, 0));
@@ -122,6 +131,107 @@ async fn a_tenant_is_left_alone_until_no_attempt_of_its_can_be_under_way() {
     let before_it_was_deleted = now();
     delete(&mut client, tenant).await;
 
-    assert_eq!(tenants::erase_some(&client, before_it_was_deleted, 100, now()).await.unwrap(), None);
+    assert!(tenants::deleted(&client, before_it_was_deleted).await.unwrap().is_empty());
     assert_eq!(rows(&client, "deliveries").await, 1);
+}
+
+#[tokio::test]
+async fn an_entry_that_the_platform_wrote_is_blanked_with_its_tenant() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let (tenant, subscription) = subscribed(&client).await;
+    let transaction = client.transaction().await.unwrap();
+    assert!(health::disable(&transaction, subscription, "failing", None, now()).await.unwrap());
+    transaction.commit().await.unwrap();
+    delete(&mut client, tenant).await;
+
+    erase(database.store.clone()).await;
+
+    let sql = "SELECT count(*) FROM audit_log WHERE action = 'disable' AND before IS NULL AND after IS NULL";
+    assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 1, "that it was disabled stays");
+    assert_eq!(rows(&client, "tenants").await, 0);
+    let forged = client.execute("UPDATE audit_log SET request_id = 'req_1', before = NULL, after = NULL", &[]).await;
+    assert!(forged.is_err(), "all else of an entry stays as it was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tenants_history_is_gone_from_every_answer_at_once() {
+    let world = World::start().await;
+    let api = world.api();
+    let (tenant, other) = (api.tenant("acme").await, api.tenant("globex").await);
+    let receiver = world.receiver().await.responding([500, 200]);
+    let once = json!({ "retry_policy": { "kind": "schedule", "delays_seconds": [] } });
+    let subscription = api.subscribe(&tenant, &receiver.url(""), &["*"], once).await;
+    let stripe = world.stripe_for(&tenant).await;
+    let event = stripe.send("invoice.paid", json!({})).await;
+    let dead = api.delivery_in(&event, "dead").await;
+    let letters = format!("/v1/dead-letters?subscription_id={}", subscription["id"].as_str().unwrap());
+    let letter = eventually("there is a dead letter", || async {
+        api.get(&letters).await["data"].as_array().and_then(|data| data.first().cloned())
+    })
+    .await;
+    let kept = world.stripe_for(&other).await.send("invoice.paid", json!({})).await;
+
+    let (status, _) = api.call(Method::DELETE, &format!("/v1/tenants/{tenant}"), None).await;
+    assert_eq!(status, 204);
+
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (delivery, letter) = (text(&dead["id"]), text(&letter["id"]));
+    for path in [
+        format!("/v1/events/{event}"),
+        format!("/v1/events/{event}/explain"),
+        format!("/v1/deliveries/{delivery}"),
+        format!("/v1/dead-letters/{letter}"),
+        format!("/v1/events?tenant_id={tenant}"),
+    ] {
+        assert_eq!(api.call(Method::GET, &path, None).await.0, 404, "{path}");
+    }
+    for path in [
+        format!("/v1/events/{event}/replay"),
+        format!("/v1/deliveries/{delivery}/retry"),
+        format!("/v1/deliveries/{delivery}/cancel"),
+        format!("/v1/dead-letters/{letter}/replay"),
+    ] {
+        assert_eq!(api.call(Method::POST, &path, Some(&json!({}))).await.0, 404, "{path}");
+    }
+    for list in ["events", "deliveries", "dead-letters", "rejected-requests", "replays"] {
+        let shown = api.get(&format!("/v1/{list}")).await["data"].clone();
+        let of_deleted = shown.as_array().unwrap().iter().filter(|row| row["tenant_id"] == tenant.as_str()).count();
+        assert_eq!(of_deleted, 0, "{list}: {shown}");
+    }
+    assert_eq!(api.get(&format!("/v1/events/{kept}")).await["tenant_id"], other.as_str());
+    assert_eq!(api.get("/v1/stats").await["last_failures"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chore_that_fails_keeps_no_other_from_being_done() {
+    let settings = [("DISPATCHER_JANITOR__EVERY_SECONDS", "1"), ("DISPATCHER_JANITOR__ERASE_AFTER_SECONDS", "0")];
+    let world = World::start_with(&settings).await;
+    let api = world.api();
+    let client = world.database.store.client().await.unwrap();
+    client.batch_execute("ALTER TABLE idempotency_keys RENAME COLUMN created_at TO made_at").await.unwrap();
+    let (tenant, next) = (api.tenant("acme").await, api.tenant("globex").await);
+    // The first tenant cannot be erased, the second can.
+    let id = tenant.trim_start_matches("ten_");
+    let hinder = format!(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+         CREATE TRIGGER refuse BEFORE DELETE ON tenants FOR EACH ROW WHEN (OLD.id = '{id}') EXECUTE FUNCTION refuse()"
+    );
+    client.batch_execute(&hinder).await.unwrap();
+    for tenant in [&tenant, &next] {
+        assert_eq!(api.call(Method::DELETE, &format!("/v1/tenants/{tenant}"), None).await.0, 204);
+    }
+
+    eventually("the second tenant is erased", || async { (rows(&client, "tenants").await == 1).then_some(()) }).await;
+    let failed = eventually("each chore has run", || async {
+        let runs = chores::runs(&client).await.unwrap();
+        let (failed, well): (Vec<_>, Vec<_>) = runs.into_iter().partition(|run| run.last_error.is_some());
+        let all_well = well.len() == 8 && well.iter().all(|run| run.last_success_at.is_some());
+        all_well.then_some(failed)
+    })
+    .await;
+    let names: Vec<&str> = failed.iter().map(|run| run.name.as_str()).collect();
+    assert_eq!(names, ["erase_tenants", "forget_idempotency_keys"]);
+    let error = failed[1].last_error.as_deref().unwrap();
+    assert!(error.contains("created_at"), "the cause is on record: {error}");
 }

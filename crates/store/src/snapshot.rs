@@ -23,7 +23,7 @@ use tracing::{error, warn};
 
 use crate::changes::{self, Change};
 use crate::seal::Sealer;
-use crate::{Result, Store, subscriptions};
+use crate::{GenericClient, Result, Store, subscriptions};
 
 /// A subscription with what signs for it.
 #[derive(Clone, Debug)]
@@ -111,9 +111,14 @@ impl Subscriptions {
             .is_some_and(|all| all.iter().any(asked))
     }
 
-    /// Reads one anew, for whoever hears of it before the snapshot does. `None`: it is deleted.
-    pub async fn fetch(&self, store: &Store, id: SubscriptionId) -> Result<Option<Arc<Entry>>> {
-        let entry = load(store, Some(id)).await?.pop().map(Arc::new);
+    /// Reads one again, for a caller that hears of it before the snapshot does. `None`: it is deleted.
+    pub async fn fetch(
+        &self,
+        db: &impl GenericClient,
+        sealer: &Sealer,
+        id: SubscriptionId,
+    ) -> Result<Option<Arc<Entry>>> {
+        let entry = load(db, sealer, Some(id)).await?.pop().map(Arc::new);
         self.put(id, entry.clone());
         Ok(entry)
     }
@@ -128,7 +133,7 @@ impl Subscriptions {
                     Change::Everything => self.load_all(&store).await.map(|()| {
                         loaded.send_replace(true);
                     }),
-                    Change::Subscription(id) => self.fetch(&store, SubscriptionId::from_uuid(id)).await.map(|_| ()),
+                    Change::Subscription(id) => self.load_one(&store, SubscriptionId::from_uuid(id)).await,
                     Change::Source(_) | Change::EventType(_) => Ok(()),
                 };
                 if let Err(error) = applied {
@@ -140,9 +145,13 @@ impl Subscriptions {
         tokio::join!(watching, stop.run_until_cancelled(applying));
     }
 
+    async fn load_one(&self, store: &Store, id: SubscriptionId) -> Result<()> {
+        self.fetch(&store.client().await?, store.sealer(), id).await.map(|_| ())
+    }
+
     async fn load_all(&self, store: &Store) -> Result<()> {
         let mut state = State::default();
-        for entry in load(store, None).await? {
+        for entry in load(&store.client().await?, store.sealer(), None).await? {
             let entry = Arc::new(entry);
             state.by_id.insert(entry.id, Arc::clone(&entry));
             state.by_tenant.entry(entry.tenant_id).or_default().push(entry);
@@ -170,20 +179,19 @@ impl Subscriptions {
     }
 }
 
-async fn load(store: &Store, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
-    let client = store.client().await?;
+async fn load(db: &impl GenericClient, sealer: &Sealer, id: Option<SubscriptionId>) -> Result<Vec<Entry>> {
     let mut secrets: HashMap<SubscriptionId, Vec<(SecretString, Option<Timestamp>)>> = HashMap::new();
-    for (id, secret, expires_at) in subscriptions::secrets(&client, store.sealer(), id).await? {
+    for (id, secret, expires_at) in subscriptions::secrets(db, sealer, id).await? {
         secrets.entry(id).or_default().push((secret, expires_at));
     }
-    let found = subscriptions::snapshot(&client, id).await?;
+    let found = subscriptions::snapshot(db, id).await?;
     Ok(found
         .into_iter()
         .filter_map(|row| {
             let (row, breaker, hold) = row;
             let secrets = secrets.remove(&row.id).unwrap_or_default();
             let id = row.id;
-            let entry = entry(row, secrets, (breaker.is_closed(), hold), store.sealer());
+            let entry = entry(row, secrets, (breaker.is_closed(), hold), sealer);
             if entry.is_none() {
                 error!(subscription.id = %id, "a subscription in the database cannot be read");
             }

@@ -159,7 +159,10 @@ impl Worker {
     async fn subscriber(&self, id: SubscriptionId) -> Result<Option<Arc<Subscriber>>, Disposition> {
         match self.subscriptions.find(id) {
             Some(subscriber) => Ok(Some(subscriber)),
-            None => self.subscriptions.fetch(&self.store, id).await.map_err(stall),
+            None => {
+                let client = self.store.client().await.map_err(stall)?;
+                self.subscriptions.fetch(&client, self.store.sealer(), id).await.map_err(stall)
+            }
         }
     }
 

@@ -93,7 +93,7 @@ impl Replayer {
             Work::DeadLetters(filter) => self.replay(db, job, &filter, now).await,
             Work::Recover(subscription, recovery) => {
                 let known = match self.subscriptions.find(subscription) {
-                    None => self.subscriptions.fetch(&self.store, subscription).await?,
+                    None => self.subscriptions.fetch(db, self.store.sealer(), subscription).await?,
                     known => known,
                 };
                 match known {

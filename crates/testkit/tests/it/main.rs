@@ -5,6 +5,7 @@
 
 mod accepting;
 mod broker;
+mod connections;
 mod cors;
 mod counts;
 mod erasure;

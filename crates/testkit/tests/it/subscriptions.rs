@@ -341,7 +341,11 @@ async fn tls_of_a_subscription_is_kept_sealed_and_shown_by_fingerprints() {
 
     assert_eq!(made["tls"], json!({ "ca_certificates": [print], "client_certificate": print }));
     let id = made["id"].as_str().unwrap().parse().unwrap();
-    let known = Subscriptions::default().fetch(&world.database.store, id).await.unwrap().unwrap();
+    let known = Subscriptions::default()
+        .fetch(&world.database.store.client().await.unwrap(), world.database.store.sealer(), id)
+        .await
+        .unwrap()
+        .unwrap();
     let identity = known.tls.as_ref().unwrap().identity().unwrap();
     assert_eq!(identity.key.expose_secret(), key);
     let audit = api.get(&format!("/v1/audit-log?tenant_id={tenant}")).await.to_string();

@@ -258,7 +258,7 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         Some(wanted) => {
             let known = subscriptions::find(&client, tenant, wanted).await?;
             known.ok_or_else(|| ApiError::field("/subscription_id", "there is no such subscription"))?;
-            api.subscriptions.fetch(&api.store, wanted).await?.into_iter().collect()
+            api.subscriptions.fetch(&client, api.store.sealer(), wanted).await?.into_iter().collect()
         }
     };
     let wanting = |subscription: &Arc<Entry>| subscription.wants(&facts.event());

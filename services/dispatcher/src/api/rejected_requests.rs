@@ -95,7 +95,7 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     let params = Params::of(&request, &["tenant_id"])?;
     let id: RejectedRequestId = path_id("rejected request", &id)?;
     body.parse_empty()?;
-    let mut client = api.store.client().await?;
+    let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let rejected = rejected_requests::find(&client, tenant, id).await?;
     let rejected = rejected.ok_or_else(|| ApiError::not_found("rejected request", id))?;
@@ -109,6 +109,8 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     }
     let (raw, path_event) = content(&api, &rejected)?;
     let secrets = sources::secrets(&client, api.store.sealer(), &[source_id]).await?;
+    // The provider's keys may have to be fetched, which may take as long as the provider does.
+    drop(client);
     let secrets = secrets.into_iter().map(|(_, secret)| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, secrets)
         .map_err(|fault| ApiError::conflict(format!("the source can verify nothing: {fault}")))?;
@@ -124,6 +126,7 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
         // Whoever asked has long had another answer.
         Ok(Verdict::Handshake(_) | Verdict::Ignore { .. } | Verdict::Needs(_)) => Vec::new(),
     };
+    let mut client = api.store.client().await?;
     let new = match new_events(&client, &source, &verifier, &raw, occurrences).await? {
         Ok(new) => new,
         Err(again) => return Ok(refused(again)),

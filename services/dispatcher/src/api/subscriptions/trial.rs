@@ -51,7 +51,7 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     subscriptions::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("subscription", id))?;
-    let entry = api.subscriptions.fetch(&api.store, id).await?;
+    let entry = api.subscriptions.fetch(&client, api.store.sealer(), id).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found("subscription", id))?;
     let event_type = named.map_or_else(|| usual(&entry.event_types), Ok);
     let event_type = event_type.map_err(|error| ApiError::field("/event_type", error.to_string()))?;

@@ -281,6 +281,12 @@ fn new_event(
         return Ok(event);
     }
     let Some(schema) = gateway.sources.schema(&event.event_type) else { return Ok(event) };
+    let schema = match schema {
+        Ok(schema) => schema,
+        // Fail closed: a schema that cannot be used allows nothing.
+        Err(detail) if door.validate == Validation::Enforce => return Err(GatewayError::Misconfigured { detail }),
+        Err(_) => return Ok(event),
+    };
     if let Err(violation) = schema.check(&Data::read(&event.content_type, &event.body)) {
         if door.validate == Validation::Enforce {
             return Err(GatewayError::PayloadInvalid { event_type: event.event_type.to_string(), violation });

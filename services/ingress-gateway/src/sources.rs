@@ -80,7 +80,9 @@ pub struct Sources {
 }
 
 type Doors = HashMap<String, Arc<Door>>;
-type Schemas = HashMap<String, Arc<Schema>>;
+type Schemas = HashMap<String, KnownSchema>;
+/// A schema of the catalogue, or why it cannot be used.
+type KnownSchema = Result<Arc<Schema>, String>;
 type Rates = HashMap<SourceId, Arc<Rate>>;
 
 /// What is known of an address.
@@ -100,8 +102,8 @@ impl Sources {
         }
     }
 
-    /// What the payload of an event type has to be, if anybody said.
-    pub fn schema(&self, event_type: &EventType) -> Option<Arc<Schema>> {
+    /// The schema of an event type, if the catalogue has one.
+    pub fn schema(&self, event_type: &EventType) -> Option<KnownSchema> {
         self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(event_type.as_str()).cloned()
     }
 
@@ -178,13 +180,13 @@ async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> 
 
 async fn load_schemas(store: &Store, known: &Sources) -> posthorn_store::Result<()> {
     let schemas = event_types::schemas(&store.client().await?).await?;
-    let parsed = schemas.into_iter().filter_map(|(name, schema)| match Schema::parse(&schema) {
-        Ok(schema) => Some((name, Arc::new(schema))),
-        Err(fault) => {
+    let parsed = schemas.into_iter().map(|(name, schema)| {
+        let schema = Schema::parse(&schema).map(Arc::new).map_err(|fault| {
             // Written by the API, which parses them first.
             error!(error = &fault as &dyn std::error::Error, "the schema of `{name}` cannot be used");
-            None
-        }
+            fault.to_string()
+        });
+        (name, schema)
     });
     known.replace_schemas(parsed.collect());
     Ok(())
@@ -208,16 +210,16 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -
     let ids = secrets.iter().map(|secret| (secret.id, secret.expires_at)).collect();
     let texts = secrets.into_iter().map(|secret| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, texts).map_err(|fault| fault.to_string());
-    // Written by the API, which parses it first. Without its list nobody may come in.
-    let (allowed, verifier) = match AllowList::parse(&source.allowed_ips) {
-        Ok(allowed) => (allowed, verifier),
-        Err(index) => (AllowList::default(), Err(format!("allowed_ips/{index} is no network"))),
+    // Written by the API, which parses all of it first. A part that cannot be read is never as if it were not there: the
+    // source takes nothing in.
+    let (parts, verifier) = match Parts::read(&source) {
+        Ok(parts) => (parts, verifier),
+        Err(fault) => (Parts::default(), Err(fault)),
     };
     if let Err(fault) = &verifier {
         error!(source.id = %source.id, "a source can take nothing in: {fault}");
     }
-    let limit = |name: &str| source.rate_limit.as_ref().and_then(|limit| limit.get(name)?.as_f64());
-    let (per_second, address_rate) = (limit("per_second"), limit("per_address_per_second"));
+    let Parts { allowed, per_second, address_rate, max_body_bytes, response } = parts;
     let known = rates.get(&source.id).cloned();
     let rate = per_second.map(|per_second| {
         let fresh = || Arc::new(Rate { per_second, bucket: Mutex::new(Bucket { tokens: 0.0, at: None }) });
@@ -232,10 +234,52 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -
         verifier,
         secrets: ids,
         allowed,
-        max_body_bytes: source.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok()),
-        response: source.response.and_then(|response| serde_json::from_value(response).ok()),
+        max_body_bytes,
+        response,
         validate: source.validate,
         address_rate,
         rate,
     }
+}
+
+/// What a source's row says beside its scheme.
+#[derive(Default)]
+struct Parts {
+    allowed: AllowList,
+    per_second: Option<f64>,
+    address_rate: Option<f64>,
+    max_body_bytes: Option<usize>,
+    response: Option<Response>,
+}
+
+impl Parts {
+    /// Fails with the field that cannot be read.
+    fn read(source: &sources::Source) -> Result<Self, String> {
+        let limits = match &source.rate_limit {
+            None => RateLimits::default(),
+            Some(limit) => RateLimits::deserialize(limit).map_err(|fault| format!("rate_limit: {fault}"))?,
+        };
+        let positive = |limit: Option<f64>| match limit {
+            Some(rate) if rate.is_nan() || rate <= 0.0 => Err("rate_limit: a rate is above 0".to_owned()),
+            limit => Ok(limit),
+        };
+        let bytes = source.max_body_bytes.map(usize::try_from).transpose();
+        let response = source.response.as_ref().map(Response::deserialize).transpose();
+        Ok(Self {
+            allowed: AllowList::parse(&source.allowed_ips)
+                .map_err(|index| format!("allowed_ips/{index} is no network"))?,
+            per_second: positive(limits.per_second)?,
+            address_rate: positive(limits.per_address_per_second)?,
+            max_body_bytes: bytes.map_err(|fault| format!("max_body_bytes: {fault}"))?,
+            response: response.map_err(|fault| format!("response: {fault}"))?,
+        })
+    }
+}
+
+/// Requests a second, of a source and of each address; `None`: no limit.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimits {
+    per_second: Option<f64>,
+    per_address_per_second: Option<f64>,
 }

@@ -118,6 +118,9 @@ fn errors_file(settings: &Settings) -> Option<Result<(NonBlocking, WorkerGuard),
     if settings.errors_directory.is_empty() {
         return None;
     }
+    // The appender looks through the directory before it makes it, and writes of that to the standard error output as
+    // plain text. Where this fails, the appender says why.
+    let _ = std::fs::create_dir_all(&settings.errors_directory);
     let file = RollingFileAppender::builder()
         .rotation(Rotation::DAILY)
         .filename_suffix("log")

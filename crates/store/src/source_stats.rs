@@ -115,14 +115,15 @@ pub async fn count_refusals(db: &impl GenericClient, refusals: &[Refusals]) -> R
     let reasons: Vec<&str> = refusals.iter().map(|r| r.reason).collect();
     let counts: Vec<i64> = refusals.iter().map(|r| r.count).collect();
     let last: Vec<Timestamp> = refusals.iter().map(|r| r.last_at).collect();
-    // Sorted, so that two gateways which add to the same rows do not deadlock. A source that was
-    // deleted meanwhile is counted no more.
+    // Sorted, so that two gateways which add to the same rows do not deadlock. Sources are locked against deletion, and
+    // one that was deleted before is counted no more.
     let statement = db
         .prepare_cached(
-            "INSERT INTO refusal_stats AS s (source_id, hour, reason, refused, last_refused_at)
+            "WITH alive AS (SELECT id FROM sources WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE)
+             INSERT INTO refusal_stats AS s (source_id, hour, reason, refused, last_refused_at)
              SELECT t.source_id, date_trunc('hour', t.last_at), t.reason, sum(t.n), max(t.last_at)
              FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[]) AS t(source_id, reason, n, last_at)
-             WHERE EXISTS (SELECT FROM sources WHERE id = t.source_id)
+             WHERE t.source_id IN (SELECT id FROM alive)
              GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
              ON CONFLICT (source_id, hour, reason) DO UPDATE
              SET refused = s.refused + excluded.refused,
@@ -148,10 +149,11 @@ pub async fn count_matches(db: &impl GenericClient, matches: &[Matches]) -> Resu
     let last: Vec<Timestamp> = matches.iter().map(|m| m.last_at).collect();
     let statement = db
         .prepare_cached(
-            "INSERT INTO source_secret_matches AS s (secret_id, matched, last_matched_at)
+            "WITH alive AS (SELECT id FROM source_secrets WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE)
+             INSERT INTO source_secret_matches AS s (secret_id, matched, last_matched_at)
              SELECT t.secret_id, sum(t.n), max(t.last_at)
              FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS t(secret_id, n, last_at)
-             WHERE EXISTS (SELECT FROM source_secrets WHERE id = t.secret_id)
+             WHERE t.secret_id IN (SELECT id FROM alive)
              GROUP BY 1 ORDER BY 1
              ON CONFLICT (secret_id) DO UPDATE
              SET matched = s.matched + excluded.matched,

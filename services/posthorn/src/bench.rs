@@ -61,18 +61,30 @@ impl Bench {
         let receiver = self.receiver(&arrivals)?;
         let handle = receiver.handle();
         let receiving = tokio::spawn(receiver);
-        let secret: SecretString = new_id("whsec").into();
-        let slug = self.prepare(&secret).await?;
+        let mut made = Vec::new();
+        let measured = tokio::select! {
+            measured = self.measure(&arrivals, &mut made) => measured,
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        };
+        handle.stop(false).await;
+        let _ = receiving.await;
+        // However it ended, nothing of it stays behind. Tenants come last, since their keys and subscriptions go with them.
+        for path in made.iter().rev() {
+            self.api.delete(path).await?;
+        }
+        measured
+    }
 
+    /// `made` gets the paths of all that it makes.
+    async fn measure(&self, arrivals: &Arrivals, made: &mut Vec<String>) -> Result<(), CliError> {
+        let secret: SecretString = new_id("whsec").into();
+        let slug = self.prepare(&secret, made).await?;
         let began = Instant::now();
         let sent = self.send(&secret, &slug).await?;
         let accepted_in = began.elapsed();
-        let missing = self.wait(&arrivals, &sent).await;
+        let missing = self.wait(arrivals, &sent).await;
         let delivered_in = began.elapsed();
-        handle.stop(false).await;
-        let _ = receiving.await;
-
-        self.tell(&sent, &arrivals, accepted_in, delivered_in);
+        self.tell(&sent, arrivals, accepted_in, delivered_in);
         if missing == 0 { Ok(()) } else { Err(CliError::NotArrived(missing)) }
     }
 
@@ -89,11 +101,12 @@ impl Bench {
     }
 
     /// A tenant, a source and subscriptions of this run's own. Returns the source's slug.
-    async fn prepare(&self, secret: &SecretString) -> Result<String, CliError> {
+    async fn prepare(&self, secret: &SecretString, made: &mut Vec<String>) -> Result<String, CliError> {
         use secrecy::ExposeSecret as _;
         let name = new_id("bench");
         let tenant = self.api.post("/v1/tenants", &json!({ "name": name })).await?;
         let tenant = tenant["id"].as_str().unwrap_or_default();
+        made.push(format!("/v1/tenants/{tenant}"));
         let slug = name.replace('_', "-");
         let source = json!({
             "slug": slug,
@@ -101,7 +114,8 @@ impl Bench {
             "routing": { "kind": "tenant", "tenant_id": tenant },
             "config": { "secrets": [secret.expose_secret()] },
         });
-        self.api.post("/v1/sources", &source).await?;
+        let source = self.api.post("/v1/sources", &source).await?;
+        made.push(format!("/v1/sources/{}", source["id"].as_str().unwrap_or_default()));
         for number in 0..self.fan_out {
             let subscription = json!({
                 "tenant_id": tenant,

@@ -34,6 +34,8 @@ pub enum CliError {
     Unopened(usize),
     #[error("{0} of the events sent did not arrive in time")]
     NotArrived(usize),
+    #[error("interrupted")]
+    Interrupted,
     #[error(transparent)]
     Bind(#[from] posthorn_process::http::BindError),
     #[error("the system")]

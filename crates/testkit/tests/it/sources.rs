@@ -1,9 +1,13 @@
 //! Sources: their secrets and limits, and what becomes of the requests that they refuse.
 
-use posthorn_testkit::{World, eventually};
+use jiff::Timestamp;
+use posthorn_core::id::SourceId;
+use posthorn_store::source_stats::{self, Refusals};
+use posthorn_testkit::{Database, World, eventually};
 use reqwest::Method;
 use ring::hmac;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 fn github(routing: Value, secret: &str) -> Value {
     json!({ "provider": "github", "routing": routing, "config": { "secrets": [secret] }, "slug": "github" })
@@ -330,4 +334,61 @@ async fn bad_input_is_told_by_its_field_and_a_test_of_a_source_leaves_no_trail_o
     .await;
     let (status, _) = api.call(Method::POST, &path(&source, "/test"), Some(&json!({ "event_type": ".." }))).await;
     assert_eq!(status, 422);
+}
+
+#[tokio::test]
+async fn counts_of_a_source_that_is_deleted_meanwhile_are_dropped() {
+    let database = Database::create().await;
+    let mut client = database.store.client().await.unwrap();
+    let id = SourceId::from_uuid(Uuid::from_u128(7));
+    client
+        .execute(
+            "INSERT INTO sources (id, token, provider, routing, config, created_at, updated_at)
+             VALUES ($1, 'token', 'stripe', '{\"kind\": \"broadcast\"}', '{}', now(), now())",
+            &[id.as_uuid()],
+        )
+        .await
+        .unwrap();
+    let deleting = client.transaction().await.unwrap();
+    deleting.execute("DELETE FROM sources WHERE id = $1", &[id.as_uuid()]).await.unwrap();
+    let process: i32 = deleting.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let store = database.store.clone();
+    let counting = tokio::spawn(async move {
+        let refused = Refusals { source_id: id, reason: "rate_limited", count: 3, last_at: Timestamp::now() };
+        source_stats::count_refusals(&store.client().await.unwrap(), &[refused]).await
+    });
+    let watcher = database.store.client().await.unwrap();
+    eventually("the counting waits for the deletion", || async {
+        let waiting = "SELECT FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
+        (!watcher.query(waiting, &[&process]).await.unwrap().is_empty()).then_some(())
+    })
+    .await;
+    deleting.commit().await.unwrap();
+    counting.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_that_cannot_be_read_lets_nothing_in() {
+    let world = World::start().await;
+    let api = world.api();
+    let tenant = api.tenant("acme").await;
+    let source = world.source(internal(&tenant, json!({}))).await;
+    let client = world.database.store.client().await.unwrap();
+    for (column, wrong) in [
+        ("rate_limit", r#"{"per_second": "ten"}"#),
+        ("rate_limit", r#"{"per_minute": 10}"#),
+        ("rate_limit", r#"{"per_second": -1}"#),
+        ("response", r#"{"status": "fine"}"#),
+    ] {
+        client.execute(&format!("UPDATE sources SET {column} = '{wrong}'"), &[]).await.unwrap();
+        eventually("nothing is let in", || async {
+            (world.knock(&source, "a", &[TOKEN], "{}").await.status == 503).then_some(())
+        })
+        .await;
+        client.execute(&format!("UPDATE sources SET {column} = NULL"), &[]).await.unwrap();
+        eventually("the source is well again", || async {
+            (world.knock(&source, "a", &[TOKEN], "{}").await.status == 200).then_some(())
+        })
+        .await;
+    }
 }

@@ -231,12 +231,13 @@ pub async fn purge(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiR
     })?;
     let before = earlier(now(), Duration::from_secs(age));
     let filter = DeadLetterFilter { to: Some(Rfc3339(before)), ..filter(&params)? };
-    let client = api.store.client().await?;
+    let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, filter.tenant_id).await?;
+    let transaction = client.transaction().await.map_err(Error::from)?;
     let narrowed = Narrowed::new(tenant, &filter);
     let mut purged = 0;
     loop {
-        let some = dead_letters::purge(&client, &narrowed, BATCH).await?;
+        let some = dead_letters::purge(&transaction, &narrowed, BATCH).await?;
         purged += some;
         if some < BATCH.unsigned_abs() {
             break;
@@ -244,6 +245,7 @@ pub async fn purge(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiR
     }
     let change = Change::new("purge", "dead_letter", "*", tenant);
     let told = serde_json::json!({ "before": Rfc3339(before), "reason": filter.reason, "purged": purged });
-    change.after(&told).record(&client, caller, &request).await?;
+    change.after(&told).record(&transaction, caller, &request).await?;
+    transaction.commit().await.map_err(Error::from)?;
     Ok(HttpResponse::NoContent().finish())
 }

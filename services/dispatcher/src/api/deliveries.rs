@@ -4,6 +4,7 @@ use actix_web::web::{Data, Path};
 use actix_web::{HttpRequest, HttpResponse};
 use posthorn_core::delivery::{HeldReason, State, Trigger};
 use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
+use posthorn_core::redact;
 use posthorn_core::time::Rfc3339;
 use posthorn_store::deliveries::{self, Attempt, Delivery, Filter};
 use posthorn_store::{Error, GenericClient, health, subscriptions};
@@ -96,7 +97,7 @@ impl From<Attempt> for AttemptView {
             response_headers: attempt.response_headers,
             response_time_ms: attempt.response_time_ms,
             error,
-            request_headers: attempt.request_headers,
+            request_headers: redact::without_secret_headers(attempt.request_headers),
         }
     }
 }

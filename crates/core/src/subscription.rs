@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::delivery::HeldReason;
@@ -34,11 +35,30 @@ pub struct Subscription {
     pub ordered_max_block: Duration,
     /// Over all delivery-workers.
     pub rate_limit: Option<RateLimit>,
-    pub headers: Vec<(String, String)>,
+    /// Sent with every attempt.
+    pub headers: Vec<(String, HeaderValue)>,
     /// `None`: the public authorities vouch for the endpoint, and we come as nobody.
     pub tls: Option<Arc<EndpointTls>>,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
+}
+
+/// The value of a header that a tenant gave its subscription.
+#[derive(Clone, Debug)]
+pub enum HeaderValue {
+    Plain(String),
+    /// A credential, or a value that the tenant marked as secret: never logged, recorded or shown.
+    Secret(SecretString),
+}
+
+impl HeaderValue {
+    /// The text that is sent.
+    pub fn expose(&self) -> &str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Secret(text) => text.expose_secret(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use posthorn_core::outcome::{Attempted, Fault, NoAnswer, classify, error_code};
 use posthorn_core::redact;
 use posthorn_core::request::Headers;
 use posthorn_core::signing;
-use posthorn_core::subscription::Subscription;
+use posthorn_core::subscription::{self, Subscription};
 use posthorn_core::tls::Version;
 use reqwest::dns::Resolve;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -123,7 +123,7 @@ impl Sender {
         let started_at = Timestamp::now();
         let headers = headers(shipment, &rendered, started_at);
         let body = rendered.body;
-        let request_headers = visible(&headers).into();
+        let request_headers = visible_request(&headers).into();
         let began = Instant::now();
         let exchange =
             tokio::time::timeout(shipment.subscription.timeout, self.exchange(shipment, headers, body)).await;
@@ -260,16 +260,13 @@ impl Answer {
 fn headers(shipment: &Shipment<'_>, rendered: &Rendered, now: Timestamp) -> HeaderMap {
     let subscription = shipment.subscription;
     let id = shipment.event_id.to_string();
-    let mut headers = HeaderMap::new();
+    let mut headers: HeaderMap = subscription.headers.iter().filter_map(|(name, value)| own(name, value)).collect();
     let mut put = |name: &str, value: &str| {
-        // Names and values were checked when the subscription was made, or are our own.
+        // They are Posthorn's own, or were checked when the subscription was made.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
             headers.insert(name, value);
         }
     };
-    for (name, value) in &subscription.headers {
-        put(name, value);
-    }
     put("content-type", &rendered.content_type);
     if !rendered.content_encoding.is_empty() {
         put("content-encoding", &rendered.content_encoding);
@@ -289,16 +286,38 @@ fn headers(shipment: &Shipment<'_>, rendered: &Rendered, now: Timestamp) -> Head
     headers
 }
 
+/// A header of the subscription's own, marked as sensitive where it is a secret. The API checked both parts.
+fn own(name: &str, value: &subscription::HeaderValue) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::try_from(name).ok()?;
+    let mut text = HeaderValue::from_str(value.expose()).ok()?;
+    text.set_sensitive(matches!(value, subscription::HeaderValue::Secret(_)));
+    Some((name, text))
+}
+
+/// The headers of a request without the values of those that are sensitive or look like credentials.
+fn visible_request(headers: &HeaderMap) -> serde_json::Map<String, serde_json::Value> {
+    let is_secret = |name: &str, value: &HeaderValue| {
+        value.is_sensitive() || redact::is_secret_header(name, &String::from_utf8_lossy(value.as_bytes()))
+    };
+    let secret = headers.iter().filter(|(name, value)| is_secret(name.as_str(), value));
+    let secret: Vec<String> = secret.map(|(name, _)| name.to_string()).collect();
+    redact::visible_but(&readable(headers), &secret)
+}
+
 fn visible(headers: &HeaderMap) -> serde_json::Map<String, serde_json::Value> {
-    let headers: Headers = headers
+    redact::visible(&readable(headers))
+}
+
+/// The first hundred headers, each cut to what is kept.
+fn readable(headers: &HeaderMap) -> Headers {
+    headers
         .iter()
         .take(100)
         .map(|(name, value)| {
             let value = String::from_utf8_lossy(value.as_bytes());
             (name.as_str(), value.chars().take(KEPT_CHARS).collect::<String>())
         })
-        .collect();
-    redact::visible(&headers)
+        .collect()
 }
 
 /// Why there was no answer, from the chain of causes.

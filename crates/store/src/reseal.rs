@@ -15,6 +15,8 @@ pub enum Shelf {
     SubscriptionSecrets,
     /// The keys of client certificates.
     SubscriptionKeys,
+    /// Credentials among the subscriptions' own headers.
+    SubscriptionHeaders,
     RejectedRequests,
 }
 
@@ -38,8 +40,13 @@ pub struct Page {
 }
 
 impl Shelf {
-    pub const ALL: [Self; 4] =
-        [Self::SourceSecrets, Self::SubscriptionSecrets, Self::SubscriptionKeys, Self::RejectedRequests];
+    pub const ALL: [Self; 5] = [
+        Self::SourceSecrets,
+        Self::SubscriptionSecrets,
+        Self::SubscriptionKeys,
+        Self::SubscriptionHeaders,
+        Self::RejectedRequests,
+    ];
 
     pub fn table(self) -> &'static str {
         self.place().0
@@ -50,6 +57,7 @@ impl Shelf {
             Self::SourceSecrets => ("source_secrets", "sealed"),
             Self::SubscriptionSecrets => ("subscription_secrets", "sealed"),
             Self::SubscriptionKeys => ("subscriptions", "tls_client_key"),
+            Self::SubscriptionHeaders => ("subscriptions", "sealed_headers"),
             Self::RejectedRequests => ("rejected_requests", "request"),
         }
     }

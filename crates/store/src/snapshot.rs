@@ -55,7 +55,7 @@ impl Entry {
         good.map(|(secret, _)| secret.clone()).collect()
     }
 
-    /// Whether there is anything to sign with, and we can say who we are where that is asked.
+    /// Whether a secret signs now, and the client certificate and all sealed headers open.
     pub fn can_sign(&self, now: Timestamp) -> bool {
         self.opens && self.secrets.iter().any(|(_, until)| until.is_none_or(|until| until > now))
     }
@@ -208,7 +208,8 @@ fn entry(
     sealer: &Sealer,
 ) -> Option<Entry> {
     let tls = tls(row.id, row.tls, sealer);
-    let opens = tls.is_ok();
+    let headers = row.headers.open(sealer, row.id);
+    let opens = tls.is_ok() && headers.is_ok();
     let subscription = Subscription {
         id: row.id,
         tenant_id: row.tenant_id,
@@ -223,7 +224,7 @@ fn entry(
         ordered: row.ordered,
         ordered_max_block: Duration::from_secs(u64::try_from(row.ordered_max_block_seconds).ok()?),
         rate_limit: row.rate_limit,
-        headers: row.headers.into_iter().collect(),
+        headers: headers.unwrap_or_default().into_iter().collect(),
         tls: tls.unwrap_or_default(),
         payload_format: row.payload_format,
         signatures: row.signatures,

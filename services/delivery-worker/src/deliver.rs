@@ -147,7 +147,9 @@ impl Worker {
         };
         if !flow.can_sign {
             // Which secret does not open is logged where it is read.
-            error!("nothing can be sent: the subscription has no secret, or a client certificate, that opens");
+            error!(
+                "nothing can be sent: the subscription has no secret that opens, or its client certificate or a header does not"
+            );
         }
         Ok(match hold(&flow, order.trigger, order.event_id.time(), now) {
             Some((reason, until)) => Standing::Stays(Word::PutBack(reason, until)),

@@ -1,5 +1,6 @@
 //! Subscriptions, their secrets, and what they count.
 
+mod headers;
 mod secrets;
 
 use jiff::Timestamp;
@@ -10,7 +11,6 @@ use posthorn_core::id::{SubscriptionId, TenantId};
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
 use crate::error::readable;
@@ -18,6 +18,7 @@ use crate::page::Page;
 use crate::sources::json;
 use crate::{GenericClient, Result, Transaction, health};
 
+pub use headers::{Headers, Shown, seal_clear as seal_clear_headers};
 pub use secrets::{add_secret, drop_expired_secrets, retire_secrets, secrets};
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ pub struct Subscription {
     pub max_in_flight: i32,
     pub ordered: bool,
     pub ordered_max_block_seconds: i32,
-    pub headers: BTreeMap<String, String>,
+    pub headers: Headers,
     pub tls: Tls,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
@@ -92,7 +93,7 @@ impl Default for Runtime {
 const COLUMNS: &str =
     "s.id, s.tenant_id, s.name, s.description, s.url, s.event_types, s.sources, s.state, s.disabled_reason,
     s.retry_policy, s.timeout_seconds, s.rate_limit, s.max_in_flight, s.ordered, s.ordered_max_block_seconds,
-    s.headers, s.tls_ca_bundle, s.tls_client_certificate, s.tls_client_key, s.payload_format,
+    s.headers, s.sealed_headers, s.tls_ca_bundle, s.tls_client_certificate, s.tls_client_key, s.payload_format,
     s.signatures, s.created_at, s.updated_at";
 
 const RUNTIME: &str =
@@ -100,13 +101,15 @@ const RUNTIME: &str =
     r.warned_percent, r.warned_at, r.recover_since";
 
 pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
+    let (headers, sealed_headers) = subscription.headers.columns();
     let statement = db
         .prepare_cached(
             "WITH s AS (
                  INSERT INTO subscriptions (id, tenant_id, name, description, url, event_types, sources, state, retry_policy,
                      timeout_seconds, rate_limit, max_in_flight, ordered, ordered_max_block_seconds, headers, payload_format,
-                     signatures, created_at, updated_at, tls_ca_bundle, tls_client_certificate, tls_client_key)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19, $20, $21)
+                     signatures, created_at, updated_at, tls_ca_bundle, tls_client_certificate, tls_client_key,
+                     sealed_headers)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $18, $19, $20, $21, $22)
              )
              INSERT INTO subscription_runtime (subscription_id, tenant_id) VALUES ($1, $2)",
         )
@@ -128,13 +131,14 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
             &subscription.max_in_flight,
             &subscription.ordered,
             &subscription.ordered_max_block_seconds,
-            &json(&subscription.headers),
+            &headers,
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
             &subscription.created_at,
             &subscription.tls.ca_bundle,
             &subscription.tls.certificate(),
             &subscription.tls.key(),
+            &sealed_headers,
         ],
     )
     .await?;
@@ -143,13 +147,15 @@ pub async fn insert(db: &impl GenericClient, subscription: &Subscription) -> Res
 
 /// Writes every field that can change. Whatever was held is looked at again.
 pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Result<()> {
+    let (headers, sealed_headers) = subscription.headers.columns();
     let statement = db
         .prepare_cached(
             "WITH s AS (
                  UPDATE subscriptions SET name = $2, description = $3, url = $4, event_types = $5, sources = $6, state = $7,
                      disabled_reason = $8, retry_policy = $9, timeout_seconds = $10, rate_limit = $11, max_in_flight = $12,
                      ordered = $13, ordered_max_block_seconds = $14, headers = $15, payload_format = $16, signatures = $17,
-                     updated_at = $18, tls_ca_bundle = $19, tls_client_certificate = $20, tls_client_key = $21
+                     updated_at = $18, tls_ca_bundle = $19, tls_client_certificate = $20, tls_client_key = $21,
+                     sealed_headers = $22
                  WHERE id = $1 RETURNING id
              )
              UPDATE subscription_runtime SET next_due_at = $18, head = CASE WHEN $13 THEN head END FROM s WHERE subscription_id = s.id",
@@ -172,13 +178,14 @@ pub async fn update(db: &impl GenericClient, subscription: &Subscription) -> Res
             &subscription.max_in_flight,
             &subscription.ordered,
             &subscription.ordered_max_block_seconds,
-            &json(&subscription.headers),
+            &headers,
             &text(&subscription.payload_format),
             &json(&subscription.signatures),
             &subscription.updated_at,
             &subscription.tls.ca_bundle,
             &subscription.tls.certificate(),
             &subscription.tls.key(),
+            &sealed_headers,
         ],
     )
     .await?;
@@ -254,7 +261,8 @@ pub async fn delete(
     let statement = db
         .prepare_cached(
             "WITH s AS (
-                 UPDATE subscriptions SET deleted_at = $3, updated_at = $3, tls_client_certificate = NULL, tls_client_key = NULL
+                 UPDATE subscriptions SET deleted_at = $3, updated_at = $3, tls_client_certificate = NULL, tls_client_key = NULL,
+                     headers = '{}', sealed_headers = NULL
                  WHERE id = $1 AND deleted_at IS NULL AND ($2::uuid IS NULL OR tenant_id = $2) RETURNING id
              ), k AS (
                  DELETE FROM subscription_secrets USING s WHERE subscription_id = s.id
@@ -302,7 +310,7 @@ fn subscription(row: &Row) -> Result<Subscription> {
         max_in_flight: row.get("max_in_flight"),
         ordered: row.get("ordered"),
         ordered_max_block_seconds: row.get("ordered_max_block_seconds"),
-        headers: readable("subscriptions.headers", serde_json::from_value(read("headers")).ok())?,
+        headers: Headers::read(row)?,
         tls: tls(row),
         payload_format: readable(
             "subscriptions.payload_format",

@@ -37,12 +37,12 @@ impl Change {
 
     /// What it was: a view, which shows no secret.
     pub fn before(self, view: &impl Serialize) -> Self {
-        Self { before: without_credentials(view), ..self }
+        Self { before: serde_json::to_value(view).ok(), ..self }
     }
 
     /// What it is now.
     pub fn after(self, view: &impl Serialize) -> Self {
-        Self { after: without_credentials(view), ..self }
+        Self { after: serde_json::to_value(view).ok(), ..self }
     }
 
     /// Writes it down, in the transaction of the change.
@@ -63,15 +63,12 @@ impl Change {
     }
 }
 
-/// A view, less the credentials that a subscription's own headers may hold: here they would stay for ever.
-fn without_credentials(view: &impl Serialize) -> Option<Value> {
-    let mut value = serde_json::to_value(view).ok()?;
-    for (name, held) in value.get_mut("headers").and_then(Value::as_object_mut).into_iter().flatten() {
-        if redact::is_credential(name) {
-            *held = Value::from(redact::REDACTED);
-        }
+/// A view without the credentials in a subscription's own headers, which older versions wrote in clear.
+fn without_credentials(mut view: Value) -> Value {
+    if let Some(headers) = view.get_mut("headers") {
+        *headers = redact::without_secret_headers(headers.take());
     }
-    Some(value)
+    view
 }
 
 #[derive(Serialize)]
@@ -98,8 +95,8 @@ impl From<Entry> for View {
             resource: entry.resource,
             resource_id: entry.resource_id,
             tenant_id: entry.tenant_id,
-            before: entry.before,
-            after: entry.after,
+            before: entry.before.map(without_credentials),
+            after: entry.after.map(without_credentials),
             request_id: entry.request_id,
         }
     }

@@ -1,14 +1,12 @@
 //! What requests give of a subscription.
 
-use std::collections::BTreeMap;
-
 use posthorn_core::id::TenantId;
 use posthorn_core::retry::RetryPolicy;
 use posthorn_core::subscription::{PayloadFormat, RateLimit, SignatureScheme, State};
 use posthorn_store::subscriptions::Subscription;
 use serde::Deserialize;
 
-use super::tls::Given;
+use super::{headers, tls};
 use crate::api::body::{given, nullable};
 use crate::api::now;
 
@@ -35,8 +33,8 @@ pub(super) struct Create {
     #[serde(default = "default_ordered_max_block_seconds")]
     pub ordered_max_block_seconds: i32,
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    pub tls: Option<Given>,
+    pub headers: headers::Given,
+    pub tls: Option<tls::Given>,
     #[serde(default = "default_payload_format")]
     pub payload_format: PayloadFormat,
     #[serde(default = "default_signatures")]
@@ -93,9 +91,9 @@ pub(super) struct Update {
     #[serde(default, deserialize_with = "given")]
     pub ordered_max_block_seconds: Option<i32>,
     #[serde(default, deserialize_with = "given")]
-    pub headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<headers::Given>,
     #[serde(default, deserialize_with = "nullable")]
-    pub tls: Option<Option<Given>>,
+    pub tls: Option<Option<tls::Given>>,
     #[serde(default, deserialize_with = "given")]
     pub payload_format: Option<PayloadFormat>,
     #[serde(default, deserialize_with = "given")]
@@ -110,7 +108,7 @@ pub(super) enum Wanted {
     Paused,
 }
 
-/// Puts what an update gives in the place of what was there.
+/// Puts the fields of an update in the place of those that were there, but for `headers` and `tls`, which are sealed.
 pub(super) fn apply(subscription: &mut Subscription, update: Update) {
     let Update { name, description, url, event_types, sources, state, retry_policy, .. } = update;
     set(&mut subscription.name, name);
@@ -124,7 +122,6 @@ pub(super) fn apply(subscription: &mut Subscription, update: Update) {
     set(&mut subscription.max_in_flight, update.max_in_flight);
     set(&mut subscription.ordered, update.ordered);
     set(&mut subscription.ordered_max_block_seconds, update.ordered_max_block_seconds);
-    set(&mut subscription.headers, update.headers);
     set(&mut subscription.payload_format, update.payload_format);
     set(&mut subscription.signatures, update.signatures);
     match state {

@@ -2,6 +2,7 @@
 
 mod checks;
 mod fields;
+mod headers;
 mod recover;
 mod secret;
 mod stats;
@@ -15,12 +16,12 @@ use posthorn_core::breaker::Breaker;
 use posthorn_core::id::{SecretId, SubscriptionId};
 use posthorn_core::signature::standard::{SigningKey, SigningSecret};
 use posthorn_core::subscription::{SignatureScheme, State};
-use posthorn_store::subscriptions::{self, Runtime, Subscription, Tls};
+use posthorn_store::subscriptions::{self, Headers, Runtime, Subscription, Tls};
 use posthorn_store::{Error, Transaction, health};
 use secrecy::ExposeSecret as _;
 
 use super::audit_log::Change;
-use super::body::Body;
+use super::body::{Body, Checks};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, version};
@@ -70,16 +71,19 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
         max_in_flight: create.max_in_flight,
         ordered: create.ordered,
         ordered_max_block_seconds: create.ordered_max_block_seconds,
-        headers: create.headers,
+        headers: Headers::default(),
         tls: Tls::default(),
         payload_format: create.payload_format,
         signatures: create.signatures,
         created_at: now,
         updated_at: now,
     };
-    check(&api, &subscription, create.tls.as_ref())?;
+    let mut checks = Checks::default();
+    let (sealer, id) = (api.store.sealer(), subscription.id);
+    subscription.headers = headers::sealed(create.headers, &Headers::default(), sealer, id, &mut checks);
+    check(checks, &api, &subscription, create.tls.as_ref())?;
     if let Some(tls) = create.tls {
-        subscription.tls = tls.sealed(api.store.sealer(), subscription.id);
+        subscription.tls = tls.sealed(sealer, id);
     }
     let transaction = client.transaction().await.map_err(Error::from)?;
     if let Some(answer) = once.answered(&transaction, &api.store).await? {
@@ -121,7 +125,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
     let mut update: Update = body.parse()?;
-    let tls = update.tls.take();
+    let (tls, headers) = (update.tls.take(), update.headers.take());
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
@@ -130,7 +134,11 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     version::check(&request, subscription.updated_at)?;
     let before = View::of(&api, (subscription.clone(), runtime));
     apply(&mut subscription, update);
-    check(&api, &subscription, tls.as_ref().and_then(Option::as_ref))?;
+    let mut checks = Checks::default();
+    if let Some(given) = headers {
+        subscription.headers = headers::sealed(given, &subscription.headers, api.store.sealer(), id, &mut checks);
+    }
+    check(checks, &api, &subscription, tls.as_ref().and_then(Option::as_ref))?;
     if let Some(tls) = tls {
         subscription.tls = tls.map(|tls| tls.sealed(api.store.sealer(), id)).unwrap_or_default();
     }

@@ -68,6 +68,9 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     if secrets.is_empty() {
         return Err(ApiError::conflict("the subscription has no secret that opens, and nothing goes out unsigned"));
     }
+    if !entry.opens {
+        return Err(ApiError::conflict("the key of the client certificate, or a header, does not open"));
+    }
     // A test takes as long as the endpoint does: not all of the API may wait for endpoints.
     let _turn = api.tests.try_acquire().map_err(|_| ApiError::TooManyTests)?;
     let event_id = EventId::new(now, rand::random());

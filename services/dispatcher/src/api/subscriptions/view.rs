@@ -10,6 +10,7 @@ use posthorn_core::time::Rfc3339;
 use posthorn_store::subscriptions::{Runtime, Subscription};
 use serde::Serialize;
 
+use super::headers::{self, HeaderView};
 use super::tls::TlsView;
 use crate::api::Api;
 
@@ -30,7 +31,7 @@ pub(super) struct View {
     pub max_in_flight: i32,
     pub ordered: bool,
     pub ordered_max_block_seconds: i32,
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, HeaderView>,
     pub tls: Option<TlsView>,
     pub payload_format: PayloadFormat,
     pub signatures: Vec<SignatureScheme>,
@@ -90,7 +91,7 @@ impl View {
             max_in_flight: subscription.max_in_flight,
             ordered: subscription.ordered,
             ordered_max_block_seconds: subscription.ordered_max_block_seconds,
-            headers: subscription.headers,
+            headers: headers::view(&subscription.headers),
             tls: TlsView::of(&subscription.tls),
             payload_format: subscription.payload_format,
             signatures: subscription.signatures,

@@ -15,12 +15,15 @@ use crate::{GenericClient, Result};
 pub enum Chore {
     /// Partitions, retention, erasure: the janitor's.
     Upkeep,
+    /// Sealing the credentials that an older version stored in clear: the janitor's.
+    SealHeaders,
 }
 
 impl Chore {
     fn name(self) -> &'static str {
         match self {
             Self::Upkeep => "upkeep",
+            Self::SealHeaders => "seal_headers",
         }
     }
 }

@@ -16,6 +16,7 @@ use posthorn_store::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::clerk::Clerk;
 use crate::settings::Janitor as Settings;
@@ -27,6 +28,11 @@ const CLERK_HEAD_START: Duration = Duration::from_secs(120);
 /// than half a minute.
 const LEASE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_secs(5);
+
+/// How often headers are looked at: only dispatchers of an older version, which an upgrade replaces, write credentials in
+/// clear.
+const SEAL_HEADERS_EVERY: Duration = Duration::from_secs(3600);
+const SEALED_AT_ONCE: i64 = 200;
 
 /// Runs until `stop`.
 pub async fn run(settings: Settings, clerk: Clerk, stop: CancellationToken) {
@@ -68,11 +74,12 @@ enum Duty {
     ForgetReplays,
     FileDeadLetters,
     EraseTenants,
+    SealHeaders,
 }
 
 impl Duty {
     /// In the order in which they are done.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::MakePartitions,
         Self::DropPartitions,
         Self::ForgetRejectedRequests,
@@ -83,6 +90,7 @@ impl Duty {
         Self::ForgetReplays,
         Self::FileDeadLetters,
         Self::EraseTenants,
+        Self::SealHeaders,
     ];
 
     /// Its name in metrics, logs and the record.
@@ -98,6 +106,7 @@ impl Duty {
             Self::ForgetReplays => "forget_replays",
             Self::FileDeadLetters => "file_dead_letters",
             Self::EraseTenants => "erase_tenants",
+            Self::SealHeaders => "seal_headers",
         }
     }
 }
@@ -189,6 +198,30 @@ impl Round<'_> {
                 }
                 return failed.map_or(Ok(()), Err);
             }
+            Duty::SealHeaders => {
+                if chores::take(client, Chore::SealHeaders, LEASE).await? {
+                    self.seal_headers(client).await?;
+                    chores::put_off(client, Chore::SealHeaders, SEAL_HEADERS_EVERY).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals the credentials in headers of subscriptions that a dispatcher of an older version stored in clear.
+    async fn seal_headers(&self, client: &Client) -> Result<()> {
+        let (mut sealed, mut after) = (0, Uuid::nil());
+        let sealer = self.clerk.store.sealer();
+        while let Some((written, last)) =
+            subscriptions::seal_clear_headers(client, sealer, after, SEALED_AT_ONCE).await?
+        {
+            sealed += written;
+            after = last;
+            chores::put_off(client, Chore::SealHeaders, LEASE).await?;
+            chores::put_off(client, Chore::Upkeep, LEASE).await?;
+        }
+        if sealed > 0 {
+            info!(sealed, "sealed the credentials in headers of {sealed} subscriptions");
         }
         Ok(())
     }

@@ -338,7 +338,7 @@ INTERNAL = {
     "not JSON": unreadable("malformed_body", lambda _, g: replace(g, content=g.content[:-1])),
     "no type in the path": unreadable("missing_event_type", lambda _, g: replace(g, rest="")),
     "type of ours": unreadable("missing_event_type", lambda _, g: replace(g, rest="/posthorn.subscription.disabled")),
-    "type that is none": unreadable("missing_event_type", lambda _, g: replace(g, rest="/report..completed")),
+    "type that is none": unreadable("missing_event_type", lambda _, g: replace(g, rest="/...")),
     "more than a type in the path": at_path("/report/completed", None),
     "GET": by_method("GET"),
     "PUT": by_method("PUT"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Longest event type, in bytes.
+/// Longest event type, and longest pattern, in characters.
 pub const MAX_LEN: usize = 128;
 
 /// Most patterns in one list.
@@ -21,7 +21,7 @@ pub struct EventType(String);
 pub enum Error {
     #[error("an event type is not empty")]
     Empty,
-    #[error("an event type has at most {MAX_LEN} bytes")]
+    #[error("an event type has at most {MAX_LEN} characters")]
     TooLong,
     #[error("a pattern begins with a name or `*`; `*` alone asks for everything")]
     LeadingDot,
@@ -34,14 +34,11 @@ impl EventType {
     /// and for the catalogue: each character that a type does not have becomes `_`, and empty segments are left out. So
     /// `Push Hook` is `Push_Hook` wherever it is written.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let spelled = spelled(text, false);
-        if spelled.is_empty() {
-            return Err(Error::Empty);
-        }
-        if spelled.len() > MAX_LEN {
+        if text.chars().count() > MAX_LEN {
             return Err(Error::TooLong);
         }
-        Ok(Self(spelled))
+        let spelled = spelled(text, false);
+        if spelled.is_empty() { Err(Error::Empty) } else { Ok(Self(spelled)) }
     }
 
     /// Of an event that Posthorn raises about itself; `name` is a good event type.
@@ -92,10 +89,10 @@ impl Pattern {
         if !text.contains('*') {
             return EventType::parse(text).map(Self::Exact);
         }
-        let spelled = spelled(text, true);
-        if spelled.len() > MAX_LEN {
+        if text.chars().count() > MAX_LEN {
             return Err(Error::TooLong);
         }
+        let spelled = spelled(text, true);
         let pieces: Vec<&str> = spelled.split('*').collect();
         Ok(match pieces.as_slice() {
             [prefix, rest @ ..] if rest.iter().all(|piece| piece.is_empty()) => {

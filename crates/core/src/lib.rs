@@ -26,6 +26,7 @@ pub mod operational;
 pub mod order;
 pub mod outcome;
 pub mod pace;
+pub mod plain;
 pub mod provider;
 pub mod redact;
 pub mod replay;

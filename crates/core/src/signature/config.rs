@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+use crate::plain::plain;
 use crate::provider::Provider;
 
 /// Most secrets or public keys that a source holds at once. Each one is tried on every request.
@@ -33,12 +34,12 @@ pub(crate) fn secrets_field(provider: Provider) -> &'static str {
 }
 
 /// What a secret of a source is, in the words of a refusal.
-pub const SECRET: &str = "is a text of 1 to 1024 characters, without line ends and other control characters";
+pub const SECRET: &str = "is a text of 1 to 1024 characters, without control characters and without a blank at an end";
 
 /// Whether a text can be a source's secret. People choose GitHub's themselves, so it may have spaces and any
-/// letters; but one that was pasted with its line end would verify nothing.
+/// letters; but one that was pasted with a blank or its line end would verify nothing.
 pub fn is_secret(text: &str) -> bool {
-    (1..=1024).contains(&text.chars().count()) && !text.contains(|c: char| c.is_ascii_control())
+    (1..=1024).contains(&text.chars().count()) && !text.contains(|c: char| c.is_ascii_control()) && text.trim() == text
 }
 
 /// Takes the secrets out of a client's `config`: the public rest, and the secrets in their order.
@@ -46,7 +47,7 @@ pub fn is_secret(text: &str) -> bool {
 /// Fails if `config` is no object, or its secrets are not a list of texts.
 pub fn split_secrets(provider: Provider, config: Value) -> Result<(Value, Vec<SecretString>), ConfigError> {
     let Value::Object(mut fields) = config else {
-        return Err(ConfigError::at("", "is an object"));
+        return Err(ConfigError::at("", "is a JSON object"));
     };
     let name = secrets_field(provider);
     let secrets = match fields.remove(name) {
@@ -68,22 +69,14 @@ pub fn split_secrets(provider: Provider, config: Value) -> Result<(Value, Vec<Se
 /// stands below `/config`; empty for the whole.
 pub(crate) fn read<T: DeserializeOwned>(place: &str, config: &Value) -> Result<T, ConfigError> {
     serde_path_to_error::deserialize(config).map_err(|error| {
-        let (field, detail) = field_at_fault(&error.inner().to_string());
-        let steps = error.path().iter().filter_map(step).chain(field);
+        let message = error.inner().to_string();
+        let (field, detail) = plain(&message);
+        let mut steps: Vec<_> = error.path().iter().filter_map(step).collect();
+        // serde names an unknown field, and not one that is missing.
+        steps.extend(field.map(escaped).filter(|field| steps.last() != Some(field)));
         let path: Vec<_> = Some(place.to_owned()).filter(|place| !place.is_empty()).into_iter().chain(steps).collect();
         ConfigError::at(&path.join("/"), detail)
     })
-}
-
-/// The rule that was broken, and the field if it is one that serde does not reach: a missing one.
-fn field_at_fault(message: &str) -> (Option<String>, String) {
-    if let Some((name, _)) = message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`')) {
-        return (Some(escaped(name)), "is required".to_owned());
-    }
-    if message.starts_with("unknown field `") {
-        return (None, "is not known here".to_owned());
-    }
-    (None, message.to_owned())
 }
 
 fn step(segment: &Segment) -> Option<String> {

@@ -21,15 +21,15 @@ pub struct EndpointUrl(Url);
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("an endpoint URL has at most {MAX_LEN} bytes")]
+    #[error("has more than {MAX_LEN} bytes")]
     TooLong,
-    #[error("not an absolute URL")]
+    #[error("is not an absolute URL, such as `https://example.com/hooks`")]
     NotAbsolute,
     #[error(
-        "a URL is written as it is sent: `https://host`, printable ASCII, no spaces or backslashes, a host of letters, digits, `.`, `-` and `_`"
+        "has to be written as it is sent: `https://host`, printable ASCII, no spaces or backslashes, a host of letters, digits, `.`, `-` and `_`"
     )]
     NotPlain,
-    #[error("the scheme is `https`")]
+    #[error("the scheme has to be `https`")]
     NotHttps,
     #[error("user name and password do not belong in an endpoint URL; use `headers`")]
     UserInfo,

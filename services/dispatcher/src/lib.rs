@@ -6,6 +6,7 @@
 
 mod api;
 mod clerk;
+mod contract;
 mod cors;
 mod dispatch;
 pub mod error;

@@ -9,8 +9,8 @@ pub type ApiResult<T = HttpResponse> = Result<T, ApiError>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    #[error("the body is not JSON: {detail}")]
-    Malformed { detail: String },
+    #[error("the body is not JSON: {0}")]
+    Malformed(String),
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldError>),
     #[error("there is no token in `Authorization`")]
@@ -60,7 +60,7 @@ impl ApiError {
     fn problem(&self) -> Problem {
         let detail = self.to_string();
         match self {
-            Self::Malformed { .. } => Problem::new(400, "malformed-request", "Malformed request", detail),
+            Self::Malformed(_) => Problem::new(400, "malformed-request", "Malformed request", detail),
             Self::Invalid(errors) => Problem {
                 errors: errors.clone(),
                 ..Problem::new(422, "validation-failed", "Validation failed", detail)

@@ -17,6 +17,7 @@ use super::body::{Body, Checks};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 /// Characters of a key that are kept to recognise it by.
@@ -78,7 +79,7 @@ pub async fn create(
     caller.operator()?;
     Params::of(&request, &[])?;
     let tenant_id: TenantId = path_id("tenant", &tenant)?;
-    let create: Create = body.parse()?;
+    let create: Create = body.parse(Shape::ApiKeyCreate)?;
     let now = now();
     check(&create, now)?;
     let once = Once::of(caller, &request, &body.0)?;

@@ -8,12 +8,14 @@ use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use posthorn_core::plain::plain;
 use posthorn_process::problem::FieldError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Api;
+use crate::contract::{self, Shape};
 use crate::error::{ApiError, ApiResult};
 
 /// A request's body, read up to the limit.
@@ -21,37 +23,56 @@ use crate::error::{ApiError, ApiResult};
 pub struct Body(pub Bytes);
 
 impl Body {
-    /// Reads the body as `T`. What is no JSON is malformed; what is no `T` is invalid, with the field.
-    pub fn parse<T: DeserializeOwned>(&self) -> ApiResult<T> {
-        let mut value: Value =
-            serde_json::from_slice(&self.0).map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+    /// Reads the body as `T`, which the contract calls `schema`. Invalid with every field that is wrong.
+    pub fn parse<T: DeserializeOwned>(&self, schema: Shape) -> ApiResult<T> {
+        let mut value: Value = serde_json::from_slice(&self.0).map_err(|error| malformed(&self.0, &error))?;
         if let Some(pointer) = nul(&value) {
-            return Err(ApiError::field(pointer, "a NUL character"));
+            return Err(ApiError::field(pointer, "holds a NUL character"));
         }
         whole_numbers(&mut value);
+        let violations = contract::violations(schema, &value);
+        if !violations.is_empty() {
+            return Err(ApiError::Invalid(violations));
+        }
+        // Rules that the contract does not have.
         serde_path_to_error::deserialize(value).map_err(|error| {
+            let message = error.inner().to_string();
+            let (field, detail) = plain(&message);
             let mut pointer = pointer(error.path());
-            let detail = error.inner().to_string();
             // serde tells of a missing or unknown field at the object around it.
-            if let Some(field) = quoted(&detail, "missing field `").or_else(|| quoted(&detail, "unknown field `")) {
-                let around = pointer.strip_suffix(&format!("/{field}")).unwrap_or(&pointer).to_owned();
-                pointer = format!("{around}/{field}");
+            if let Some(step) = field.map(|field| format!("/{field}")).filter(|step| !pointer.ends_with(step)) {
+                pointer.push_str(&step);
             }
             ApiError::field(pointer, detail)
         })
     }
 
+    /// Likewise, of an operation that needs no body: nothing is `{}`.
+    pub fn parse_optional<T: DeserializeOwned>(&self, schema: Shape) -> ApiResult<T> {
+        if self.0.is_empty() { Self(Bytes::from_static(b"{}")).parse(schema) } else { self.parse(schema) }
+    }
+
     /// Reads the body of an operation without parameters: `{}`, or nothing.
     pub fn parse_empty(&self) -> ApiResult<()> {
-        if self.0.is_empty() {
-            return Ok(());
-        }
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Empty {}
-        let Empty {} = self.parse()?;
+        let Empty {} = self.parse_optional(Shape::Empty)?;
         Ok(())
     }
+}
+
+/// Tells where a body stops being JSON.
+fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return ApiError::Malformed("it is empty; a JSON object belongs there".to_owned());
+    }
+    let (line, column) = (error.line(), error.column());
+    let message = error.to_string();
+    ApiError::Malformed(match message.split(" at line ").next().unwrap_or_default() {
+        text if error.is_eof() => format!("it ends too early, at line {line}, column {column}: {text}"),
+        text => format!("line {line}, column {column}: {text}"),
+    })
 }
 
 impl FromRequest for Body {
@@ -64,7 +85,7 @@ impl FromRequest for Body {
         Box::pin(async move {
             let mut body = BytesMut::new();
             while let Some(chunk) = payload.next().await {
-                let chunk = chunk.map_err(|error| ApiError::Malformed { detail: error.to_string() })?;
+                let chunk = chunk.map_err(|error| ApiError::Malformed(error.to_string()))?;
                 if body.len() + chunk.len() > limit_bytes {
                     return Err(ApiError::TooLarge { limit_bytes });
                 }
@@ -103,8 +124,12 @@ impl Checks {
     /// One line of 1 to 200 characters.
     pub fn name(&mut self, pointer: &str, name: &str) {
         let characters = name.chars().count();
-        self.require((1..=200).contains(&characters), pointer, "from 1 to 200 characters");
-        self.require(!name.chars().any(|c| c < ' ' || c == '\u{7f}'), pointer, "one line, without control characters");
+        self.require((1..=200).contains(&characters), pointer, "has from 1 to 200 characters");
+        self.require(
+            !name.chars().any(|c| c < ' ' || c == '\u{7f}'),
+            pointer,
+            "is one line, without control characters",
+        );
     }
 
     pub fn finish(self) -> ApiResult<()> {
@@ -127,7 +152,7 @@ fn nul(value: &Value) -> Option<String> {
     }
 }
 
-/// `10.0` is a whole number in JSON Schema, but not for serde.
+/// `10.0` is a whole number in JSON Shape, but not for serde.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
@@ -154,9 +179,4 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         }
     }
     pointer
-}
-
-fn quoted<'a>(text: &'a str, before: &str) -> Option<&'a str> {
-    let start = text.find(before)? + before.len();
-    text[start..].split('`').next()
 }

@@ -21,6 +21,7 @@ use super::deliveries::{WholeView, set_going};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, replays as jobs};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -163,7 +164,7 @@ struct ReplayMany {
 /// Begins a job that sets going all that the filter means now.
 pub async fn replay_many(api: Data<Api>, caller: Caller, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let ReplayMany { filter, rate_per_second, dry_run } = body.parse()?;
+    let ReplayMany { filter, rate_per_second, dry_run } = body.parse(Shape::DeadLetterReplay)?;
     let once = Once::of(caller, &request, &body.0)?;
     let rate_per_second = jobs::rate(&api, rate_per_second)?;
     let mut checks = Checks::default();

@@ -15,6 +15,7 @@ use super::audit_log::Change;
 use super::body::{Body, Checks};
 use super::params::Params;
 use super::{Api, Caller, List, now};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 /// Largest sample, in bytes of JSON.
@@ -60,7 +61,7 @@ pub async fn put(api: Data<Api>, caller: Caller, name: Path<String>, request: Ht
     caller.operator()?;
     Params::of(&request, &[])?;
     let name = EventType::parse(&name).map_err(|error| ApiError::field("name", error.to_string()))?;
-    let put: Put = body.parse()?;
+    let put: Put = body.parse(Shape::EventTypePut)?;
     check(&name, &put)?;
     let now = now();
     let entry = CatalogueEntry {

@@ -25,6 +25,7 @@ use super::deliveries::View as DeliveryView;
 use super::params::{Params, path_id};
 use super::subscriptions::is_source_name;
 use super::{Api, Caller, List, now};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -124,7 +125,7 @@ pub async fn route(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     caller.operator()?;
     Params::of(&request, &[])?;
     let id: EventId = path_id("event", &id)?;
-    let Destination { tenant_id } = if body.0.is_empty() { Destination { tenant_id: None } } else { body.parse()? };
+    let Destination { tenant_id } = body.parse_optional(Shape::EventRoute)?;
     let mut client = api.store.client().await?;
     let client = client.transaction().await.map_err(Error::from)?;
     let found = events::find(&client, None, id).await?.ok_or_else(|| ApiError::not_found("event", id))?;
@@ -244,7 +245,7 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     const SHOWN: usize = 200;
     let params = Params::of(&request, &["tenant_id"])?;
     let id: EventId = path_id("event", &id)?;
-    let Replay { subscription_id } = if body.0.is_empty() { Replay::default() } else { body.parse()? };
+    let Replay { subscription_id } = body.parse_optional(Shape::EventReplay)?;
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let client = client.transaction().await.map_err(Error::from)?;

@@ -7,6 +7,7 @@ use posthorn_core::time::later;
 use serde::Deserialize;
 
 use super::body::{Body, Checks, given};
+use crate::contract::Shape;
 use crate::error::ApiResult;
 
 /// Longest time for which an old secret stays good beside the new one, in seconds: a week.
@@ -32,7 +33,7 @@ fn default_overlap() -> u64 {
 impl Rotation {
     /// Reads a request's body. Invalid where the overlap is longer than a week.
     pub fn parse(body: &Body) -> ApiResult<Self> {
-        let rotation: Self = body.parse()?;
+        let rotation: Self = body.parse(Shape::RotateSecret)?;
         let mut checks = Checks::default();
         checks.require(rotation.overlap_seconds <= MAX_OVERLAP_SECONDS, "/overlap_seconds", "from 0 to 604800");
         checks.finish()?;

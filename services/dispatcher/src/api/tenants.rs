@@ -14,6 +14,7 @@ use super::body::{Body, Checks, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, version};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Serialize)]
@@ -51,7 +52,7 @@ struct Update {
 pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: Body) -> ApiResult {
     caller.operator()?;
     Params::of(&request, &[])?;
-    let create: Create = body.parse()?;
+    let create: Create = body.parse(Shape::TenantCreate)?;
     let now = now();
     let tenant = Tenant {
         id: TenantId::new(now, rand::random()),
@@ -96,7 +97,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     caller.operator()?;
     Params::of(&request, &[])?;
     let id: TenantId = path_id("tenant", &id)?;
-    let update: Update = body.parse()?;
+    let update: Update = body.parse(Shape::TenantUpdate)?;
     let mut client = api.store.client().await?;
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut tenant = tenants::lock(&transaction, id).await?.ok_or_else(|| ApiError::not_found("tenant", id))?;

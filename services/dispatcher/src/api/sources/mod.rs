@@ -29,6 +29,7 @@ use super::body::{Body, given, nullable};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, version};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 use checks::check;
@@ -160,7 +161,7 @@ impl View {
 
 pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let create: Create = body.parse()?;
+    let create: Create = body.parse(Shape::SourceCreate)?;
     let provider = provider(&create.provider)?;
     let once = Once::of(caller, &request, &body.0)?;
     let mut client = api.store.client().await?;
@@ -235,7 +236,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SourceId = path_id("source", &id)?;
-    let update: Update = body.parse()?;
+    let update: Update = body.parse(Shape::SourceUpdate)?;
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let transaction = client.transaction().await.map_err(Error::from)?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::api::body::{Body, given};
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 /// For how long a refusal may mean that the gateway does not know of a change yet: longer than the
@@ -46,7 +47,7 @@ struct View {
 pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SourceId = path_id("source", &id)?;
-    let ask: Ask = if body.0.is_empty() { Ask::default() } else { body.parse()? };
+    let ask: Ask = body.parse_optional(Shape::SourceSample)?;
     let client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let source = sources::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;

@@ -25,6 +25,7 @@ use super::body::{Body, Checks};
 use super::idempotency::Once;
 use super::params::{Params, path_id};
 use super::{Api, Caller, List, now, version};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 use checks::check;
@@ -38,7 +39,7 @@ use view::View;
 
 pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
-    let create: Create = body.parse()?;
+    let create: Create = body.parse(Shape::SubscriptionCreate)?;
     let once = Once::of(caller, &request, &body.0)?;
     let mut client = api.store.client().await?;
     let named = match (params.tenant()?, create.tenant_id) {
@@ -124,7 +125,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let mut update: Update = body.parse()?;
+    let mut update: Update = body.parse(Shape::SubscriptionUpdate)?;
     let (tls, headers) = (update.tls.take(), update.headers.take());
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;

@@ -16,6 +16,7 @@ use crate::api::body::{Body, Checks, given};
 use crate::api::idempotency::Once;
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now, replays as jobs};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 /// How long a request waits for the count; after that the job goes on counting.
@@ -44,7 +45,7 @@ fn everything() -> Vec<Include> {
 pub async fn recover(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let Recover { since, until, include, rate_per_second, dry_run } = body.parse()?;
+    let Recover { since, until, include, rate_per_second, dry_run } = body.parse(Shape::Recovery)?;
     let once = Once::of(caller, &request, &body.0)?;
     let rate_per_second = jobs::rate(&api, rate_per_second)?;
     let now = now();

@@ -17,6 +17,7 @@ use tracing::Span;
 use crate::api::body::{Body, given};
 use crate::api::params::{Params, path_id};
 use crate::api::{Api, Caller, now};
+use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 #[derive(Default, Deserialize)]
@@ -45,7 +46,7 @@ struct View {
 pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     let params = Params::of(&request, &["tenant_id"])?;
     let id: SubscriptionId = path_id("subscription", &id)?;
-    let ask: Ask = if body.0.is_empty() { Ask::default() } else { body.parse()? };
+    let ask: Ask = body.parse_optional(Shape::SubscriptionSample)?;
     let named = ask.event_type.as_deref().map(EventType::parse).transpose();
     let named = named.map_err(|error| ApiError::field("/event_type", error.to_string()))?;
     let client = api.store.client().await?;

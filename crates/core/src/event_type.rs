@@ -19,13 +19,13 @@ pub struct EventType(String);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    #[error("an event type is not empty")]
+    #[error("is empty; an event type is a text such as `invoice.paid`")]
     Empty,
-    #[error("an event type has at most {MAX_LEN} characters")]
+    #[error("has more than {MAX_LEN} characters")]
     TooLong,
-    #[error("a pattern begins with a name or `*`; `*` alone asks for everything")]
+    #[error("begins with a dot; a pattern is such as `invoice.paid`, `invoice.*` or `*`")]
     LeadingDot,
-    #[error("at most {MOST_PATTERNS} patterns")]
+    #[error("has more than {MOST_PATTERNS} patterns")]
     TooManyPatterns,
 }
 

@@ -11,7 +11,7 @@ use ring::digest::{Context, SHA256};
 use uuid::{Builder, Uuid};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an id of the form `{prefix}_<uuid>`")]
+#[error("is not an id of the form `{prefix}_…`")]
 pub struct Malformed {
     pub prefix: &'static str,
 }

@@ -47,11 +47,11 @@ pub struct Schema(Validator);
 /// Why a text is no schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    #[error("a schema is a JSON object")]
+    #[error("is a JSON object")]
     NotAnObject,
-    #[error("a schema has at most {MAX_BYTES} bytes")]
+    #[error("has more than {MAX_BYTES} bytes")]
     TooLarge,
-    #[error("it is no JSON Schema: {0}")]
+    #[error("is not a JSON Schema: {0}")]
     Invalid(String),
 }
 

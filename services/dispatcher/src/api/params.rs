@@ -1,4 +1,4 @@
-//! Query parameters and path ids, read strictly: a name that nobody knows is refused.
+//! Query parameters and path ids, read strictly: an unknown name is refused, and all that is wrong is told at once.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -10,6 +10,8 @@ use posthorn_core::id::{self, TenantId};
 use posthorn_store::page::{Page, Span};
 use uuid::Uuid;
 
+use super::body::Checks;
+use crate::contract::{Query, unknown};
 use crate::error::{ApiError, ApiResult};
 
 /// The query of a request.
@@ -19,18 +21,28 @@ pub struct Params(BTreeMap<String, String>);
 impl Params {
     /// Reads the query; `known` are the names that the operation has.
     pub fn of(request: &HttpRequest, known: &[&str]) -> ApiResult<Self> {
+        let query = request.match_pattern().map(|path| Query::of(request.method().as_str(), &path)).unwrap_or_default();
         let mut params = BTreeMap::new();
+        let mut checks = Checks::default();
         for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
             if !known.contains(&name.as_ref()) {
-                return Err(ApiError::field(name, "there is no such parameter"));
-            }
-            if value.contains('\0') {
-                return Err(ApiError::field(name, "a NUL character"));
-            }
-            if params.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-                return Err(ApiError::field(name, "given twice"));
+                checks.fail(name.as_ref(), unknown("parameter", &name, known));
+            } else if value.contains('\0') {
+                checks.fail(name, "holds a NUL character");
+            } else if params.contains_key(name.as_ref()) {
+                checks.fail(name, "is given twice");
+            } else {
+                let value = query.read(&name, value.into_owned()).unwrap_or_else(|detail| {
+                    checks.fail(name.as_ref(), detail);
+                    String::new()
+                });
+                params.insert(name.into_owned(), value);
             }
         }
+        for name in query.required().filter(|name| !params.contains_key(*name)) {
+            checks.fail(name, query.left_out(name));
+        }
+        checks.finish()?;
         Ok(Self(params))
     }
 
@@ -58,13 +70,15 @@ impl Params {
                 .parse()
                 .ok()
                 .filter(|limit| (1..=200).contains(limit))
-                .ok_or_else(|| ApiError::field("limit", "a whole number from 1 to 200"))?,
+                .ok_or_else(|| ApiError::field("limit", "is a whole number from 1 to 200"))?,
         };
         let before = match self.text("cursor") {
             None => None,
             Some(text) => {
                 let cursor = Uuid::try_parse(text).ok().filter(|_| text.len() == 32);
-                Some(cursor.ok_or_else(|| ApiError::field("cursor", "not a cursor"))?)
+                Some(cursor.ok_or_else(|| {
+                    ApiError::field("cursor", "is not a cursor: take the `next_cursor` of the page before")
+                })?)
             }
         };
         Ok(Page { before, limit })
@@ -84,7 +98,7 @@ impl Params {
         const MOST: u64 = 400 * 86_400;
         let Some(text) = self.text("window_seconds") else { return Ok(86_400) };
         let seconds = text.parse().ok().filter(|seconds| (1..=MOST).contains(seconds));
-        seconds.ok_or_else(|| ApiError::field("window_seconds", format!("a whole number from 1 to {MOST}")))
+        seconds.ok_or_else(|| ApiError::field("window_seconds", format!("is a whole number from 1 to {MOST}")))
     }
 
     /// Patterns separated by commas.

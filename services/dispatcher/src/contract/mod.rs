@@ -1,8 +1,9 @@
-//! The contract (`proto/openapi.yaml`), as far as request bodies are held to it.
+//! The contract (`proto/openapi.yaml`), as far as requests are held to it: their bodies and queries.
 //!
 //! It is a part of the program, so an error about a field tells the rule that clients read. Rules that a
 //! schema cannot say, and a pattern without `x-rule`, are left to the handlers.
 
+mod query;
 mod rule;
 mod walk;
 mod words;
@@ -14,7 +15,8 @@ use posthorn_process::problem::FieldError;
 use regex::Regex;
 use serde_json::Value;
 
-pub use words::{named, unknown};
+pub use query::Query;
+pub use words::unknown;
 
 /// The schema of a request body, by its name in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,10 @@ struct Contract {
 
 /// Everything about `body` that `schema` does not allow, in the order of the schema.
 pub fn violations(schema: Shape, body: &Value) -> Vec<FieldError> {
-    walk::violations(&CONTRACT, CONTRACT.component(&format!("{schema:?}")), body)
+    if !body.is_object() {
+        return vec![FieldError { pointer: String::new(), detail: "the body is a JSON object".to_owned() }];
+    }
+    walk::differences(&CONTRACT, CONTRACT.component(&format!("{schema:?}")), body)
 }
 
 impl Contract {

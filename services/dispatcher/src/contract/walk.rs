@@ -11,14 +11,10 @@ use super::Contract;
 use super::rule::{names, rule, step, types};
 use super::words::{listed, named, unknown};
 
-/// Everything about `body` that `schema` does not allow.
-pub fn violations(contract: &Contract, schema: &Value, body: &Value) -> Vec<FieldError> {
+/// Everything about `value` that `schema` does not allow.
+pub fn differences(contract: &Contract, schema: &Value, value: &Value) -> Vec<FieldError> {
     let mut walk = Walk { contract, found: Vec::new() };
-    if body.is_object() {
-        walk.value(schema, body, "", false);
-    } else {
-        walk.tell("", "the body is a JSON object");
-    }
+    walk.value(schema, value, "", false);
     walk.found
 }
 

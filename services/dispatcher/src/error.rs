@@ -13,7 +13,7 @@ pub enum ApiError {
     Malformed(String),
     #[error("{}", summary(.0))]
     Invalid(Vec<FieldError>),
-    #[error("there is no token in `Authorization`")]
+    #[error("the request has no `Authorization: Bearer …` header with a token")]
     NoToken,
     #[error("the token is unknown, expired or revoked")]
     BadToken,
@@ -23,21 +23,23 @@ pub enum ApiError {
     NotFound { what: &'static str, id: String },
     #[error("there is nothing at this path")]
     NoRoute,
-    #[error("the path does not take this method")]
+    #[error("the path does not take this method; it takes {allow}")]
     MethodNotAllowed { allow: String },
     #[error("{detail}")]
     Conflict { detail: String, errors: Vec<FieldError> },
-    #[error("it was changed meanwhile: `If-Match` names another version")]
+    #[error("the resource was changed since: `If-Match` names another version")]
     PreconditionFailed,
-    #[error("the key was used with another body")]
+    #[error("`If-Match` takes an etag in its quotes, as an answer's `ETag` header has it: `If-Match: \"{0}\"`")]
+    UnquotedEtag(String),
+    #[error("the idempotency key was used with another request")]
     IdempotencyConflict,
-    #[error("more requests than this key may make in a second")]
+    #[error("the key makes more requests in a second than it may; try again")]
     TooManyRequests { retry_after_secs: u32 },
-    #[error("as many tests are under way as may be at the same time")]
+    #[error("too many tests are in progress; try again")]
     TooManyTests,
     #[error("the body has more than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
-    #[error("what it is verified with cannot be fetched: {0}")]
+    #[error("the provider's keys cannot be fetched: {0}")]
     Unfetched(String),
     #[error("the database cannot be reached")]
     Store(#[source] posthorn_store::Error),
@@ -72,7 +74,9 @@ impl ApiError {
             Self::Conflict { errors, .. } => {
                 Problem { errors: errors.clone(), ..Problem::new(409, "conflict", "Conflict", detail) }
             }
-            Self::PreconditionFailed => Problem::new(412, "precondition-failed", "Precondition failed", detail),
+            Self::PreconditionFailed | Self::UnquotedEtag(_) => {
+                Problem::new(412, "precondition-failed", "Precondition failed", detail)
+            }
             Self::IdempotencyConflict => Problem::new(409, "idempotency-conflict", "Idempotency conflict", detail),
             Self::TooManyRequests { retry_after_secs } => Problem {
                 retry_after_secs: Some(*retry_after_secs),

@@ -40,7 +40,7 @@ impl Caller {
     pub fn operator(self) -> Result<(), ApiError> {
         match self {
             Self::Operator => Ok(()),
-            Self::Tenant(..) => Err(ApiError::Forbidden("this is the operator's alone")),
+            Self::Tenant(..) => Err(ApiError::Forbidden("only the operator may do this")),
         }
     }
 

@@ -59,7 +59,9 @@ const NARROWING: [&str; 6] = ["tenant_id", "subscription_id", "event_type", "rea
 fn filter(params: &Params) -> ApiResult<DeadLetterFilter> {
     let reason = params
         .text("reason")
-        .map(|text| DeadReason::parse(text).ok_or_else(|| ApiError::field("reason", "no reason of a dead letter")))
+        .map(|text| {
+            DeadReason::parse(text).ok_or_else(|| ApiError::field("reason", "is not a known reason of a dead letter"))
+        })
         .transpose()?;
     let event_types = params.event_types()?;
     Ok(DeadLetterFilter {
@@ -139,11 +141,13 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let client = client.transaction().await.map_err(Error::from)?;
     let dead = dead_letters::find(&client, tenant, id).await?.ok_or_else(|| ApiError::not_found("dead letter", id))?;
     let delivery = dead.delivery_id.ok_or_else(|| match dead.event_id {
-        Some(event) => ApiError::conflict(format!("it is an event's: replay that by POST /v1/events/{event}/replay")),
-        None => ApiError::conflict("the message names no delivery that could be replayed"),
+        Some(event) => {
+            ApiError::conflict(format!("the dead letter is an event; replay it with POST /v1/events/{event}/replay"))
+        }
+        None => ApiError::conflict("the message names no delivery, so there is nothing to replay"),
     })?;
     let found = deliveries::find(&client, tenant, delivery).await?;
-    let found = found.ok_or_else(|| ApiError::conflict("its delivery is older than the retention"))?;
+    let found = found.ok_or_else(|| ApiError::conflict("the delivery is older than the retention and was deleted"))?;
     let going = set_going(&client, found, &[State::Dead], Trigger::Replay).await?;
     Change::new("replay", "dead_letter", id, Some(going.tenant_id)).record(&client, caller, &request).await?;
     let view = WholeView::of(&client, going).await?;
@@ -169,7 +173,7 @@ pub async fn replay_many(api: Data<Api>, caller: Caller, request: HttpRequest, b
     let rate_per_second = jobs::rate(&api, rate_per_second)?;
     let mut checks = Checks::default();
     let ids = filter.ids.as_ref().map_or(1, Vec::len);
-    checks.require((1..=MOST_IDS).contains(&ids), "/filter/ids", "from 1 to 1000 ids");
+    checks.require((1..=MOST_IDS).contains(&ids), "/filter/ids", "is a list of 1 to 1000 ids");
     checks.finish()?;
     let mut client = api.store.client().await?;
     let tenant_id = caller.scope(&client, params.tenant()?.or(filter.tenant_id)).await?;
@@ -228,7 +232,7 @@ pub async fn purge(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiR
     let age: Option<u64> = params.parsed("older_than_seconds")?;
     let age = age.filter(|age| *age <= OLDEST);
     let age = age.ok_or_else(|| {
-        ApiError::field("older_than_seconds", format!("needed: a whole number of seconds, at most {OLDEST}"))
+        ApiError::field("older_than_seconds", format!("is required: a whole number from 0 to {OLDEST}"))
     })?;
     let before = earlier(now(), Duration::from_secs(age));
     let filter = DeadLetterFilter { to: Some(Rfc3339(before)), ..filter(&params)? };

@@ -108,7 +108,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let page = params.page()?;
     let state = params
         .text("state")
-        .map(|text| State::parse(text).ok_or_else(|| ApiError::field("state", "no state of a delivery")))
+        .map(|text| State::parse(text).ok_or_else(|| ApiError::field("state", "is not a known delivery state")))
         .transpose()?;
     let client = api.store.client().await?;
     let filter = Filter {
@@ -180,11 +180,11 @@ pub async fn set_going(
 ) -> ApiResult<Delivery> {
     let owner = Some(found.tenant_id);
     if subscriptions::find(db, owner, found.subscription_id).await?.is_none() {
-        return Err(ApiError::conflict("its subscription is deleted"));
+        return Err(ApiError::conflict("the delivery's subscription is deleted"));
     }
     if deliveries::set_going(db, owner, &[found.id], from, trigger, now()).await?.is_empty() {
         let now = deliveries::find(db, owner, found.id).await?.map_or(found.state, |found| found.state);
-        return Err(ApiError::conflict(format!("a delivery that is {} cannot be set going", now.as_str())));
+        return Err(ApiError::conflict(format!("a delivery that is {} cannot be retried", now.as_str())));
     }
     Ok(deliveries::find(db, owner, found.id).await?.unwrap_or(found))
 }

@@ -93,13 +93,17 @@ pub async fn put(api: Data<Api>, caller: Caller, name: Path<String>, request: Ht
 
 fn check(name: &EventType, put: &Put) -> ApiResult<()> {
     let mut checks = Checks::default();
-    checks.require(!name.is_operational(), "name", "event types that begin with `posthorn.` are Posthorn's own");
+    checks.require(
+        !name.is_operational(),
+        "name",
+        "is reserved: event types that begin with `posthorn.` are Posthorn's own",
+    );
     if let Some(text) = &put.description {
         let fits = text.chars().count() <= 2000 && !text.contains('\0');
-        checks.require(fits, "/description", "at most 2000 characters, no NUL");
+        checks.require(fits, "/description", "is a text of up to 2000 characters, without NUL");
     }
     if let Some(sample) = &put.sample {
-        checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "at most 65536 bytes");
+        checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "has at most 65536 bytes");
     }
     if let Some(schema) = &put.schema {
         match (Schema::parse(schema), &put.sample) {
@@ -122,7 +126,7 @@ pub async fn list(api: Data<Api>, _caller: Caller, request: HttpRequest) -> ApiR
     let with_archived = match params.text("archived") {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(ApiError::field("archived", "`true` or `false`")),
+        Some(_) => return Err(ApiError::field("archived", "is `true` or `false`")),
     };
     let rows = event_types::list(&api.store.client().await?, with_archived, page).await?;
     Ok(HttpResponse::Ok().json(List::of(rows, page.limit, |entry: &CatalogueEntry| entry.id, View::from)))

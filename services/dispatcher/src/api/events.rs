@@ -71,13 +71,13 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let params = Params::of(&request, &known)?;
     let page = params.page()?;
     let source = match params.text("source") {
-        Some(source) if !is_source_name(source) => return Err(ApiError::field("source", "a source's slug or id")),
+        Some(source) if !is_source_name(source) => return Err(ApiError::field("source", "is a source's slug or id")),
         source => source.map(|text| text.parse().map_or_else(|_| SourceName::Slug(text.to_owned()), SourceName::Id)),
     };
     let unrouted = match params.text("routed") {
         None => false,
         Some("unrouted") => true,
-        Some(_) => return Err(ApiError::field("routed", "`unrouted`: events whose tenant is unknown")),
+        Some(_) => return Err(ApiError::field("routed", "is `unrouted`, for events whose tenant is unknown")),
     };
     let client = api.store.client().await?;
     let filter = Filter {
@@ -136,13 +136,17 @@ pub async fn route(api: Data<Api>, caller: Caller, id: Path<String>, request: Ht
     let tenant = match (tenant, tenant_id) {
         (Some(tenant), _) => tenant,
         (None, Some(named)) => return Err(ApiError::not_found("tenant", named)),
-        (None, None) => return Err(ApiError::conflict("its source's routing finds no tenant for it")),
+        (None, None) => {
+            return Err(ApiError::conflict(
+                "the routing of the event's source finds no tenant for it; name one as `tenant_id`",
+            ));
+        }
     };
     match events::assign(&client, id, tenant).await? {
         Assigned::Done => {}
-        Assigned::AlreadyRouted => return Err(ApiError::conflict("the event is routed")),
+        Assigned::AlreadyRouted => return Err(ApiError::conflict("the event has a tenant already")),
         Assigned::StillInOutbox => {
-            return Err(ApiError::conflict("the event is still on its way; try again in a moment"));
+            return Err(ApiError::conflict("the event is still being dispatched; try again in a moment"));
         }
     }
     Change::new("route", "event", id, Some(tenant)).record(&client, caller, &request).await?;
@@ -258,7 +262,8 @@ pub async fn replay(api: Data<Api>, caller: Caller, id: Path<String>, request: H
         }
         Some(wanted) => {
             let known = subscriptions::find(&client, tenant, wanted).await?;
-            known.ok_or_else(|| ApiError::field("/subscription_id", "there is no such subscription"))?;
+            known
+                .ok_or_else(|| ApiError::field("/subscription_id", "is not the id of a subscription that there is"))?;
             api.subscriptions.fetch(&client, api.store.sealer(), wanted).await?.into_iter().collect()
         }
     };

@@ -99,12 +99,12 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     let tenant = caller.scope(&client, params.tenant()?).await?;
     let rejected = rejected_requests::find(&client, tenant, id).await?;
     let rejected = rejected.ok_or_else(|| ApiError::not_found("rejected request", id))?;
-    let source_id = rejected.source_id.ok_or_else(|| ApiError::conflict("no source had its address"))?;
+    let source_id = rejected.source_id.ok_or_else(|| ApiError::conflict("the request's URL matched no source"))?;
     let source = sources::find(&client, tenant, source_id).await?;
-    let source = source.ok_or_else(|| ApiError::conflict("its source is deleted"))?;
+    let source = source.ok_or_else(|| ApiError::conflict("the request's source is deleted"))?;
     if rejected.received_at < earlier(now(), api.keep_dedup) {
         let detail =
-            "it is older than the keys of events: whether it came again and was accepted is not known any more";
+            "the request is older than the record of known events, so a repeat that was accepted could not be told";
         return Err(ApiError::conflict(detail));
     }
     let (raw, path_event) = content(&api, &rejected)?;
@@ -113,7 +113,7 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     drop(client);
     let secrets = secrets.into_iter().map(|(_, secret)| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, secrets)
-        .map_err(|fault| ApiError::conflict(format!("the source can verify nothing: {fault}")))?;
+        .map_err(|fault| ApiError::conflict(format!("the source has no usable key: {fault}")))?;
     let verdict = judge(&api, &source, &verifier, &rejected, &raw, path_event.as_deref()).await?;
     let occurrences = match verdict {
         Err(again) => return Ok(refused(again)),
@@ -137,7 +137,7 @@ pub async fn reverify(api: Data<Api>, caller: Caller, id: Path<String>, request:
     let ids: Vec<EventId> = new.iter().map(|event| event.id).collect();
     events::relay_now(&transaction, &ids).await?;
     if !rejected_requests::delete(&transaction, id).await? {
-        return Err(ApiError::conflict("it is being verified by another request"));
+        return Err(ApiError::conflict("another call is verifying the request; try again"));
     }
     let change = Change::new("reverify", "rejected_request", id, rejected.tenant_id);
     change.record(&transaction, caller, &request).await?;
@@ -160,7 +160,7 @@ fn refused(again: Again) -> HttpResponse {
 
 fn content(api: &Api, rejected: &Rejected) -> ApiResult<(RawRequest, Option<String>)> {
     let sealed = rejected.request.as_ref().ok_or_else(|| {
-        ApiError::conflict("its content was not kept: it was too large, or refused before it was read")
+        ApiError::conflict("the request's content was not kept: it was too large, or was refused before it was read")
     })?;
     let document = api.store.sealer().open(rejected.id.as_uuid(), sealed).map_err(Error::from)?;
     RawRequest::from_document(&document).ok_or_else(|| Error::Corrupt { what: "rejected_requests.request" }.into())

@@ -67,7 +67,7 @@ pub fn rate(api: &Api, asked: Option<f64>) -> ApiResult<f64> {
     match asked {
         None => Ok(api.replayer.settings.rate_per_second),
         Some(rate) if RATES.contains(&rate) => Ok(rate),
-        Some(_) => Err(ApiError::field("/rate_per_second", "from 0.1 to 10000")),
+        Some(_) => Err(ApiError::field("/rate_per_second", "is a number from 0.1 to 10000")),
     }
 }
 
@@ -109,7 +109,7 @@ pub async fn show(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
 pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     turn(&api, caller, &id, &request, &body, "cancel", |job| {
         if !job.state.is_under_way() {
-            return Err(ApiError::conflict(format!("the job is {}", job.state.as_str())));
+            return Err(ApiError::conflict(format!("a job that is {} cannot be cancelled", job.state.as_str())));
         }
         job.state = State::Cancelled;
         job.finished_at = Some(now());
@@ -122,7 +122,7 @@ pub async fn cancel(api: Data<Api>, caller: Caller, id: Path<String>, request: H
 pub async fn resume(api: Data<Api>, caller: Caller, id: Path<String>, request: HttpRequest, body: Body) -> ApiResult {
     turn(&api, caller, &id, &request, &body, "resume", |job| {
         if job.state != State::Cancelled {
-            return Err(ApiError::conflict(format!("the job is {}", job.state.as_str())));
+            return Err(ApiError::conflict(format!("a job that is {} cannot be resumed", job.state.as_str())));
         }
         job.state = if job.counted { State::Running } else { State::Counting };
         job.finished_at = None;

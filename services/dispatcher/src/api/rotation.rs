@@ -35,7 +35,11 @@ impl Rotation {
     pub fn parse(body: &Body) -> ApiResult<Self> {
         let rotation: Self = body.parse(Shape::RotateSecret)?;
         let mut checks = Checks::default();
-        checks.require(rotation.overlap_seconds <= MAX_OVERLAP_SECONDS, "/overlap_seconds", "from 0 to 604800");
+        checks.require(
+            rotation.overlap_seconds <= MAX_OVERLAP_SECONDS,
+            "/overlap_seconds",
+            "is a whole number from 0 to 604800",
+        );
         checks.finish()?;
         Ok(rotation)
     }

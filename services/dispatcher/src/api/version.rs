@@ -1,4 +1,4 @@
-//! `ETag` and `If-Match` (RFC 9110 §8.8.3, §13.1.1): nobody overwrites a change that they have not seen.
+//! `ETag` and `If-Match` (RFC 9110 §8.8.3, §13.1.1): a caller cannot overwrite a change that it has not seen.
 
 use actix_web::HttpRequest;
 use actix_web::HttpResponse;
@@ -26,7 +26,14 @@ pub fn check(request: &HttpRequest, updated_at: Timestamp) -> ApiResult<()> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|tag| is_current(tag.trim()));
-    if any { Ok(()) } else { Err(ApiError::PreconditionFailed) }
+    if any { Ok(()) } else { Err(unquoted(request).map_or(ApiError::PreconditionFailed, ApiError::UnquotedEtag)) }
+}
+
+/// A tag that was written without its quotes; a weak one is another version, as strong ones are compared.
+fn unquoted(request: &HttpRequest) -> Option<String> {
+    let values = request.headers().get_all(IF_MATCH).filter_map(|value| value.to_str().ok());
+    let tag = values.flat_map(|value| value.split(',')).map(str::trim).find(|tag| !tag.ends_with('"'))?;
+    Some(tag.trim_matches('"').chars().take(64).collect())
 }
 
 fn etag(updated_at: Timestamp) -> String {
@@ -48,6 +55,9 @@ mod tests {
         };
         assert!(holds("*") && holds(&etag(at)) && holds(&format!("\"0\", {}", etag(at))));
         assert!(!holds("\"0\"") && !holds("") && !holds(&format!("W/{}", etag(at))));
+        let unquoted = TestRequest::default().insert_header((IF_MATCH, "5f3a")).to_http_request();
+        let told = check(&unquoted, at).unwrap_err().to_string();
+        assert!(told.ends_with("`If-Match: \"5f3a\"`"), "{told}");
         assert!(check(&TestRequest::default().to_http_request(), at).is_ok());
     }
 }

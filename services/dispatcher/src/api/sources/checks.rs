@@ -20,17 +20,21 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let inner = slug.bytes().all(|b| plain(b) || b == b'_' || b == b'-');
         let ends = slug.bytes().next().is_some_and(plain) && slug.bytes().last().is_some_and(plain);
-        let detail = "1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
+        let detail = "is 1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
         checks.require(inner && ends && slug.len() <= 64, "/slug", detail);
-        checks.require(source.tenant_id.is_none(), "/slug", "a tenant's source has an opaque token, no slug");
+        checks.require(
+            source.tenant_id.is_none(),
+            "/slug",
+            "is for the operator's sources: a tenant's has an opaque token",
+        );
     }
     match &source.routing {
         Routing::Tenant { tenant_id } => {
             let own = source.tenant_id.is_none_or(|owner| owner == *tenant_id);
-            checks.require(own, "/routing/tenant_id", "a tenant's source leads to that tenant");
+            checks.require(own, "/routing/tenant_id", "has to be the tenant that owns the source");
         }
         _ if source.tenant_id.is_some() => {
-            checks.fail("/routing/kind", "a tenant's source leads to that tenant: `tenant`");
+            checks.fail("/routing/kind", "is `tenant` for a tenant's source");
         }
         Routing::Pointer { pointer } => {
             let tokens_hold = pointer.split('/').skip(1).all(|token| {
@@ -44,40 +48,44 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
                 true
             });
             let holds = pointer.starts_with('/') && pointer.len() <= 256 && !pointer.contains('\0') && tokens_hold;
-            checks.require(holds, "/routing/pointer", "a JSON Pointer (RFC 6901), such as `/account`");
+            checks.require(holds, "/routing/pointer", "is a JSON Pointer (RFC 6901), such as `/account`");
         }
         Routing::Header { name } => {
-            let detail = "only for the provider `internal`: nobody else's signature covers headers";
+            let detail = "`header` is for the provider `internal` only: other signatures do not cover headers";
             checks.require(source.provider == Provider::Internal, "/routing/kind", detail);
             let holds = (1..=100).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            checks.require(holds, "/routing/name", "a header's name of up to 100 characters");
+            checks.require(holds, "/routing/name", "is a header's name of up to 100 characters");
         }
         Routing::Broadcast => {}
     }
     if let Some(limit) = &source.rate_limit {
         let names = ["per_second", "per_address_per_second"];
         let limits = names.map(|name| (name, limit.get(name).and_then(Value::as_f64)));
-        checks.require(limits.iter().any(|(_, rate)| rate.is_some()), "/rate_limit", "limits something");
+        checks.require(
+            limits.iter().any(|(_, rate)| rate.is_some()),
+            "/rate_limit",
+            "has at least one of the fields `per_second`, `per_address_per_second`",
+        );
         for (name, limit) in limits {
             rate(&mut checks, &format!("/rate_limit/{name}"), limit);
         }
     }
-    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "at most 100 networks");
+    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "has at most 100 networks");
     if let Err(index) = AllowList::parse(&source.allowed_ips) {
-        checks.fail(format!("/allowed_ips/{index}"), "an address, or a network in CIDR form");
+        checks.fail(format!("/allowed_ips/{index}"), "is an address, or a network in CIDR form such as `10.0.0.0/8`");
     }
     let bytes = source.max_body_bytes.unwrap_or(1);
-    checks.require((1..=MAX_BODY_BYTES).contains(&bytes), "/max_body_bytes", "from 1 to 26214400 bytes");
+    checks.require((1..=MAX_BODY_BYTES).contains(&bytes), "/max_body_bytes", "is a whole number from 1 to 26214400");
     if let Some(Ok(response)) = source.response.clone().map(serde_json::from_value::<Response>) {
-        checks.require((200..=299).contains(&response.status), "/response/status", "from 200 to 299");
+        checks.require((200..=299).contains(&response.status), "/response/status", "is a whole number from 200 to 299");
         checks.require(
             is_media_type(&response.content_type),
             "/response/content_type",
-            "a media type of up to 100 characters, such as `text/xml`",
+            "is a media type of up to 100 characters, such as `text/xml`",
         );
         let fits = response.body.chars().count() <= 10_000 && !response.body.contains('\0');
-        checks.require(fits, "/response/body", "at most 10000 characters, no NUL");
+        checks.require(fits, "/response/body", "is a text of up to 10000 characters, without NUL");
     }
     checks.finish()
 }
@@ -85,7 +93,7 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
 /// A rate limit, at `pointer`.
 pub(in crate::api) fn rate(checks: &mut Checks, pointer: &str, per_second: Option<f64>) {
     let holds = per_second.is_none_or(|rate| (0.1..=100_000.0).contains(&rate));
-    checks.require(holds, pointer, "from 0.1 to 100000");
+    checks.require(holds, pointer, "is a number from 0.1 to 100000");
 }
 
 /// `type/subtype`, perhaps with parameters (RFC 9110 §8.3.1).

@@ -245,7 +245,7 @@ pub async fn update(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let before = View::of(source.clone(), infos(&transaction, id).await?, &api.gateway_url);
     if let Some(slug) = update.slug {
         if source.slug.is_none() {
-            return Err(ApiError::field("/slug", "the source has an opaque token for its URL"));
+            return Err(ApiError::field("/slug", "cannot be given: the source has an opaque token in its URL"));
         }
         source.slug = Some(slug);
     }

@@ -34,7 +34,7 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let transaction = client.transaction().await.map_err(Error::from)?;
     let mut source = sources::lock(&transaction, tenant, id).await?.ok_or_else(|| ApiError::not_found("source", id))?;
     if !takes_secrets(source.provider, &source.config) {
-        let detail = "the source holds no secret: it is verified with what stands in its `config`, which PATCH changes";
+        let detail = "the source holds no secret; it is verified with its `config`, which PATCH changes";
         return Err(ApiError::conflict(detail));
     }
     let now = now();
@@ -43,17 +43,20 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let secret: SecretString = match rotation.secret {
         Some(secret) if is_secret(&secret) => secret.into(),
         Some(_) => return Err(ApiError::field("/secret", SECRET)),
-        None => new_secret(source.provider, &source.config, &rand::random())
-            .ok_or_else(|| ApiError::field("/secret", "is required: it is the provider that gives it out"))?,
+        None => new_secret(source.provider, &source.config, &rand::random()).ok_or_else(|| {
+            ApiError::field("/secret", "is required: the provider gives it out, and Posthorn cannot make one")
+        })?,
     };
     let fits = Verifier::new(source.provider, &source.config, vec![secret.clone()]);
     fits.map_err(|fault| ApiError::field("/secret", fault.detail))?;
     let known = infos(&transaction, id).await?;
     if known.iter().any(|info| info.fingerprint == sources::fingerprint(&secret)) {
-        return Err(ApiError::field("/secret", "the source has it already"));
+        return Err(ApiError::field("/secret", "is a secret that the source has already"));
     }
     if old_until.is_some() && known.len() >= MAX_KEYS {
-        return Err(ApiError::conflict(format!("the source has {MAX_KEYS} secrets already; let some of them end")));
+        return Err(ApiError::conflict(format!(
+            "the source has {MAX_KEYS} secrets, the most that it may have; end some of them first"
+        )));
     }
     let new = (SecretId::new(now, rand::random()), &secret);
     sources::rotate(&transaction, api.store.sealer(), id, new, old_until, now).await?;

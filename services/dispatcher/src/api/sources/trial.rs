@@ -55,7 +55,7 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     drop(client);
     let secrets = secrets.into_iter().map(|(_, secret)| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, secrets)
-        .map_err(|fault| ApiError::conflict(format!("the source can verify nothing: {fault}")))?;
+        .map_err(|fault| ApiError::conflict(format!("the source has no usable key: {fault}")))?;
     let event_id = hex_id();
     let wish = Wish {
         address: source.address(),

@@ -25,28 +25,40 @@ pub(super) fn check(
     }
     if let Some(text) = &subscription.description {
         let fits = text.chars().count() <= 2000 && !text.contains('\0');
-        checks.require(fits, "/description", "at most 2000 characters, no NUL");
+        checks.require(fits, "/description", "is a text of up to 2000 characters, without NUL");
     }
     if let Err(error) = EndpointUrl::parse(&subscription.url, &api.egress) {
         checks.fail("/url", url_detail(&error));
     }
-    checks.require((1..=100).contains(&subscription.event_types.len()), "/event_types", "from 1 to 100 patterns");
+    checks.require(
+        (1..=100).contains(&subscription.event_types.len()),
+        "/event_types",
+        "is a list of 1 to 100 patterns",
+    );
     for (index, pattern) in subscription.event_types.iter().enumerate() {
         if let Err(error) = Pattern::parse(pattern) {
             checks.fail(format!("/event_types/{index}"), error.to_string());
         }
     }
-    checks.require(subscription.sources.len() <= 100, "/sources", "at most 100 sources");
+    checks.require(subscription.sources.len() <= 100, "/sources", "has at most 100 sources");
     for (index, source) in subscription.sources.iter().enumerate() {
-        checks.require(is_source_name(source), &format!("/sources/{index}"), "a source's slug or id");
+        checks.require(is_source_name(source), &format!("/sources/{index}"), "is a source's slug or id");
     }
     if let Err(error) = subscription.retry_policy.check() {
         checks.fail(format!("/retry_policy{}", error.pointer), error.detail);
     }
-    checks.require((1..=30).contains(&subscription.timeout_seconds), "/timeout_seconds", "from 1 to 30");
-    checks.require((1..=100).contains(&subscription.max_in_flight), "/max_in_flight", "from 1 to 100");
+    checks.require(
+        (1..=30).contains(&subscription.timeout_seconds),
+        "/timeout_seconds",
+        "is a whole number from 1 to 30",
+    );
+    checks.require(
+        (1..=100).contains(&subscription.max_in_flight),
+        "/max_in_flight",
+        "is a whole number from 1 to 100",
+    );
     let blocks = (1..=604_800).contains(&subscription.ordered_max_block_seconds);
-    checks.require(blocks, "/ordered_max_block_seconds", "from 1 to 604800");
+    checks.require(blocks, "/ordered_max_block_seconds", "is a whole number from 1 to 604800");
     if let Some(limit) = subscription.rate_limit {
         rate_limit(&mut checks, limit);
     }
@@ -80,20 +92,20 @@ fn rate_limit(checks: &mut Checks, limit: RateLimit) {
 }
 
 fn header_names(checks: &mut Checks, headers: &Headers) {
-    checks.require(headers.names().count() <= 20, "/headers", "at most 20 headers");
+    checks.require(headers.names().count() <= 20, "/headers", "has at most 20 headers");
     let mut seen = BTreeSet::new();
     for name in headers.names() {
         let pointer = headers::pointer(name);
         header_name(checks, &pointer, name);
-        checks.require(seen.insert(name.to_ascii_lowercase()), &pointer, "another header differs in case only");
+        checks.require(seen.insert(name.to_ascii_lowercase()), &pointer, "differs from another header in case only");
     }
 }
 
 fn header_name(checks: &mut Checks, pointer: &str, name: &str) {
     let is_token =
         (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    checks.require(is_token, pointer, "a header's name of up to 100 characters");
-    checks.require(!is_reserved(name), pointer, "the header is Posthorn's to set");
+    checks.require(is_token, pointer, "is a header's name of up to 100 characters");
+    checks.require(!is_reserved(name), pointer, "is a header that Posthorn, HTTP or a proxy sets");
 }
 
 /// What Posthorn, HTTP or a proxy sets.
@@ -122,7 +134,7 @@ fn is_reserved(name: &str) -> bool {
 
 /// `headers` are the subscription's own, in which a signature would take another value's place.
 fn signatures(checks: &mut Checks, signatures: &[SignatureScheme], headers: &Headers) {
-    checks.require((1..=5).contains(&signatures.len()), "/signatures", "from 1 to 5 schemes");
+    checks.require((1..=5).contains(&signatures.len()), "/signatures", "is a list of 1 to 5 schemes");
     let mut seen = BTreeSet::new();
     for (index, scheme) in signatures.iter().enumerate() {
         let header = match scheme {
@@ -133,13 +145,17 @@ fn signatures(checks: &mut Checks, signatures: &[SignatureScheme], headers: &Hea
                 let pointer = format!("/signatures/{index}/header");
                 header_name(checks, &pointer, header);
                 let is_free = !headers.names().any(|own| own.eq_ignore_ascii_case(header));
-                checks.require(is_free, &pointer, "the header is one of `headers` as well");
+                checks.require(is_free, &pointer, "is one of `headers` as well");
                 let plain = prefix.len() <= 32 && prefix.bytes().all(|b| b.is_ascii_graphic());
-                let detail = "at most 32 printable ASCII characters";
+                let detail = "is a text of up to 32 printable ASCII characters";
                 checks.require(plain, &format!("/signatures/{index}/prefix"), detail);
                 header.to_ascii_lowercase()
             }
         };
-        checks.require(seen.insert(header), &format!("/signatures/{index}"), "another scheme writes the same header");
+        checks.require(
+            seen.insert(header),
+            &format!("/signatures/{index}"),
+            "writes the same header as another scheme",
+        );
     }
 }

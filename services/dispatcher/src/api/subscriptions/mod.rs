@@ -44,12 +44,14 @@ pub async fn create(api: Data<Api>, caller: Caller, request: HttpRequest, body: 
     let mut client = api.store.client().await?;
     let named = match (params.tenant()?, create.tenant_id) {
         (Some(one), Some(other)) if one != other => {
-            return Err(ApiError::field("/tenant_id", "the query names another tenant"));
+            return Err(ApiError::field("/tenant_id", "differs from the `tenant_id` in the query"));
         }
         (in_query, in_body) => in_query.or(in_body),
     };
     let tenant_id = caller.scope(&client, named).await?;
-    let tenant_id = tenant_id.ok_or_else(|| ApiError::field("/tenant_id", "missing field `tenant_id`"))?;
+    let tenant_id = tenant_id.ok_or_else(|| {
+        ApiError::field("/tenant_id", "is required: the operator names the tenant here or in the query")
+    })?;
     let secret = match &create.secret {
         None => SigningSecret::from_bytes(&rand::random::<[u8; 24]>()),
         Some(text) => SigningSecret::parse(text),

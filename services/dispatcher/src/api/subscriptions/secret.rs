@@ -40,12 +40,14 @@ pub async fn rotate(api: Data<Api>, caller: Caller, id: Path<String>, request: H
     let (subscription, counts) = found.ok_or_else(|| ApiError::not_found("subscription", id))?;
     let known = subscriptions::secrets(&transaction, api.store.sealer(), Some(id)).await?;
     if known.iter().any(|(_, known, _)| known.expose_secret() == secret.expose_secret()) {
-        return Err(ApiError::field("/secret", "the subscription has it already"));
+        return Err(ApiError::field("/secret", "is a secret that the subscription has already"));
     }
     let now = now();
     let old_until = rotation.old_until(now);
     if old_until.is_some() && known.len() >= MAX_SECRETS {
-        return Err(ApiError::conflict(format!("{MAX_SECRETS} secrets sign already; let some of them end")));
+        return Err(ApiError::conflict(format!(
+            "the subscription has {MAX_SECRETS} secrets, the most that it may have; end some of them first"
+        )));
     }
     subscriptions::retire_secrets(&transaction, id, old_until).await?;
     let secret_id = SecretId::new(now, rand::random());

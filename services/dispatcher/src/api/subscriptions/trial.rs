@@ -67,7 +67,9 @@ pub async fn test(api: Data<Api>, caller: Caller, id: Path<String>, request: Htt
     let now = now();
     let secrets = entry.signing(now);
     if secrets.is_empty() {
-        return Err(ApiError::conflict("the subscription has no secret that opens, and nothing goes out unsigned"));
+        return Err(ApiError::conflict(
+            "the subscription has no secret that can be opened, and nothing is sent unsigned",
+        ));
     }
     if !entry.opens {
         return Err(ApiError::conflict("the key of the client certificate, or a header, does not open"));

@@ -118,7 +118,7 @@ mod tests {
             for entry in event_types {
                 let schema = posthorn_core::schema::Schema::parse(entry.schema.as_ref().unwrap());
                 let schema = schema.unwrap_or_else(|error| panic!("{file}: {}: {error}", entry.name));
-                assert_eq!(schema.check(entry.sample.as_ref().unwrap()), Ok(()), "{file}: {}", entry.name);
+                assert_eq!(schema.check_tree(entry.sample.as_ref().unwrap()), Ok(()), "{file}: {}", entry.name);
             }
         }
     }

@@ -5,6 +5,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 use crate::error::CliError;
+use crate::refusal::Refusal;
+
+/// What to do about a token that the API does not know.
+const TOKEN_HINT: &str =
+    "set POSTHORN_OPERATOR_TOKEN (or --token) to an operator's token or a tenant's key of this deployment";
 
 /// Where the API is, and as whom to call it.
 #[derive(Clone, Debug, Args)]
@@ -67,7 +72,12 @@ impl Api {
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<Value, CliError> {
         let token = self.token.as_ref().ok_or(CliError::Missing("POSTHORN_OPERATOR_TOKEN (or --token)"))?;
         let request = request.bearer_auth(token.expose_secret()).header("content-type", "application/json");
-        answer(request.send().await?).await
+        let response =
+            request.send().await.map_err(|error| CliError::unanswered(error, "POSTHORN_API_URL (or --api-url)"));
+        answer(response?).await.map_err(|error| match error {
+            CliError::Refused(refusal) => CliError::Refused(refusal.with_hint(TOKEN_HINT)),
+            other => other,
+        })
     }
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, CliError> {
@@ -94,12 +104,12 @@ pub fn client() -> Result<reqwest::Client, CliError> {
     Ok(reqwest::Client::builder().timeout(std::time::Duration::from_secs(30)).build()?)
 }
 
-/// The JSON of an answer; what is not 2xx is an error with its body.
+/// The JSON of an answer; any status but 2xx is a refusal.
 pub async fn answer(response: reqwest::Response) -> Result<Value, CliError> {
     let status = response.status();
     let body = response.text().await?;
     if !status.is_success() {
-        return Err(CliError::Refused { status: status.as_u16(), body });
+        return Err(CliError::Refused(Refusal::new(status.as_u16(), body)));
     }
     Ok(if body.is_empty() { Value::Null } else { serde_json::from_str(&body)? })
 }

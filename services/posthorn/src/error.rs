@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::refusal::Refusal;
+
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     #[error("{path}")]
@@ -14,14 +16,27 @@ pub enum CliError {
     Missing(&'static str),
     #[error("the request could not be made")]
     Request(#[from] reqwest::Error),
-    #[error("the answer was {status}: {body}")]
-    Refused { status: u16, body: String },
+    #[error("cannot reach {url}, which {setting} names")]
+    Unreachable {
+        url: String,
+        setting: &'static str,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("{label}")]
+    Thing {
+        label: String,
+        #[source]
+        source: Box<CliError>,
+    },
     #[error("the answer cannot be read: {0}")]
     Answer(#[from] serde_json::Error),
     #[error("the database")]
     Store(#[from] posthorn_store::Error),
-    #[error("the file is no deployment")]
-    Deployment(#[source] serde_yaml_ng::Error),
+    #[error("{path}: {fault}")]
+    Deployment { path: PathBuf, fault: String },
     #[error("{0}")]
     Apply(String),
     #[error("the payload is not JSON")]
@@ -40,4 +55,21 @@ pub enum CliError {
     Bind(#[from] posthorn_process::http::BindError),
     #[error("the system")]
     Io(#[from] std::io::Error),
+}
+
+impl CliError {
+    /// A request that got no answer; `setting` is where its URL comes from.
+    pub fn unanswered(source: reqwest::Error, setting: &'static str) -> Self {
+        match source.url() {
+            Some(url) if source.is_connect() => {
+                Self::Unreachable { url: url.origin().ascii_serialization(), setting, source: source.without_url() }
+            }
+            _ => Self::Request(source),
+        }
+    }
+
+    /// Names the thing that was refused.
+    pub fn of(self, label: impl Into<String>) -> Self {
+        Self::Thing { label: label.into(), source: Box::new(self) }
+    }
 }

@@ -13,6 +13,7 @@ mod event_types;
 mod keys;
 mod migrate;
 mod receive;
+mod refusal;
 mod replay;
 mod send;
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::client;
 use crate::error::CliError;
+use crate::refusal::Refusal;
 use crate::say;
 
 #[derive(Debug, Subcommand)]
@@ -75,11 +76,15 @@ impl Send {
             Self::Stripe(stripe) => stripe.request()?,
             Self::Internal(internal) => internal.request()?,
         };
-        let response = request.send().await?;
+        let response = request.send().await;
+        let response = response.map_err(|error| CliError::unanswered(error, "POSTHORN_GATEWAY_URL (or --url)"))?;
         let status = response.status();
         let body = response.text().await?;
+        if !status.is_success() {
+            return Err(CliError::Refused(Refusal::new(status.as_u16(), body)));
+        }
         say(format_args!("{status}\n{body}"));
-        if status.is_success() { Ok(()) } else { Err(CliError::Refused { status: status.as_u16(), body }) }
+        Ok(())
     }
 }
 

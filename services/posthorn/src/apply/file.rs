@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use posthorn_core::plain::plain;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -53,10 +54,12 @@ impl File {
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let text = std::fs::read_to_string(path).map_err(|source| CliError::File { path: path.to_owned(), source })?;
         Self::parse(&text, |name| std::env::var(name).ok())
+            .map_err(|fault| CliError::Deployment { path: path.to_owned(), fault })
     }
 
-    fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, CliError> {
-        let mut file: Self = serde_yaml_ng::from_str(text).map_err(CliError::Deployment)?;
+    fn parse(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        only_objects(text)?;
+        let mut file: Self = serde_yaml_ng::from_str(text).map_err(|error| told(&error))?;
         let sources = file.sources.iter_mut().flatten().flat_map(|source| source.fields.get_mut("config"));
         let subscriptions = file.subscriptions.iter_mut().flatten();
         let subscriptions = subscriptions.flat_map(|subscription| &mut subscription.fields);
@@ -69,7 +72,7 @@ impl File {
     }
 
     /// Two of one name would take turns.
-    fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<(), String> {
         let event_types = self.event_types.iter().flatten().map(|entry| format!("event type {}", entry.name));
         let tenants = self.tenants.iter().flatten().map(|tenant| format!("tenant {}", tenant.external_id));
         let sources = self.sources.iter().flatten().map(|source| format!("source {}", source.slug));
@@ -77,7 +80,7 @@ impl File {
         let mut seen = BTreeSet::new();
         for name in event_types.chain(tenants).chain(sources).chain(subscriptions) {
             if !seen.insert(name.clone()) {
-                return Err(CliError::Apply(format!("the file names the {name} twice")));
+                return Err(format!("names the {name} twice"));
             }
         }
         Ok(())
@@ -90,7 +93,39 @@ impl Subscription {
     }
 }
 
-fn fill_in(value: &mut Value, variable: &impl Fn(&str) -> Option<String>) -> Result<(), CliError> {
+/// Fails for a list where an object belongs, which serde would read field by field.
+fn only_objects(text: &str) -> Result<(), String> {
+    // A text that is no YAML is told with its place by the next reader.
+    let Ok(file) = serde_yaml_ng::from_str::<Value>(text) else { return Ok(()) };
+    let sections =
+        file.as_object().ok_or("the file is an object with `event_types`, `tenants`, `sources` or `subscriptions`")?;
+    for (name, section) in sections {
+        let items = section.as_array().into_iter().flatten();
+        if let Some(index) = items.into_iter().position(|item| !item.is_object()) {
+            return Err(format!("`{name}[{index}]` is an object"));
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is wrong, and how.
+fn told(error: &serde_yaml_ng::Error) -> String {
+    let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
+    let message = error.to_string();
+    // Before its message serde has the path, such as `sources[0]`.
+    let (path, message) = message.split_once(": ").filter(|(path, _)| !path.contains(' ')).unwrap_or(("", &message));
+    let (field, detail) = plain(message);
+    let path = match field {
+        Some(field) if path.is_empty() => format!("`{field}` "),
+        Some(field) if path.ends_with(&format!(".{field}")) => format!("`{path}` "),
+        Some(field) => format!("`{path}.{field}` "),
+        None if path.is_empty() => String::new(),
+        None => format!("`{path}` "),
+    };
+    format!("{place}{path}{detail}")
+}
+
+fn fill_in(value: &mut Value, variable: &impl Fn(&str) -> Option<String>) -> Result<(), String> {
     match value {
         Value::String(text) => *text = filled_in(text, variable)?,
         Value::Array(items) => items.iter_mut().try_for_each(|item| fill_in(item, variable))?,
@@ -100,15 +135,15 @@ fn fill_in(value: &mut Value, variable: &impl Fn(&str) -> Option<String>) -> Res
     Ok(())
 }
 
-fn filled_in(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<String, CliError> {
+fn filled_in(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         // Without the text, which may be half a secret.
-        let unclosed = || CliError::Apply("a text has `${` without `}`".to_owned());
+        let unclosed = || "a text has `${` without `}`".to_owned();
         let (name, behind) = after.split_once('}').ok_or_else(unclosed)?;
         let value = variable(name);
-        let value = value.ok_or_else(|| CliError::Apply(format!("the variable `{name}` is not in the environment")))?;
+        let value = value.ok_or_else(|| format!("the variable `{name}` is not in the environment"))?;
         filled.push_str(before);
         filled.push_str(&value);
         rest = behind;
@@ -123,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<File, CliError> {
+    fn parse(text: &str) -> Result<File, String> {
         File::parse(text, |name| (name == "STRIPE_SECRET").then(|| "whsec_1".to_owned()))
     }
 
@@ -136,17 +171,33 @@ mod tests {
         };
         let sources = parse(&file("STRIPE_SECRET")).unwrap().sources.unwrap();
         assert_eq!(sources[0].fields["config"]["secrets"], json!(["whsec_1", "xwhsec_1y$z"]));
-        let missing = parse(&file("OTHER")).unwrap_err().to_string();
+        let missing = parse(&file("OTHER")).unwrap_err();
         assert!(missing.contains("`OTHER`"), "{missing}");
         assert!(parse("sources: [{slug: s, provider: p, config: {secrets: ['${x']}}]").is_err());
     }
 
     #[test]
+    fn a_list_is_no_object() {
+        assert!(parse("[]").unwrap_err().starts_with("the file is an object"));
+        assert!(parse("- [{name: a.b}]").is_err());
+        assert_eq!(parse("tenants: [[acme, Acme]]").unwrap_err(), "`tenants[0]` is an object");
+        assert_eq!(parse("event_types: [{name: a.b}, [a.b]]").unwrap_err(), "`event_types[1]` is an object");
+    }
+
+    #[test]
     fn what_is_named_twice_or_not_known_is_refused() {
         let twice = "subscriptions: [{tenant: acme, name: A, url: x}, {tenant: acme, name: A, url: y}]";
-        assert!(parse(twice).unwrap_err().to_string().contains("acme/A"));
+        assert!(parse(twice).unwrap_err().contains("acme/A"));
         assert!(parse("subscriptions: [{tenant: acme, name: A}, {tenant: other, name: A}]").is_ok());
-        assert!(parse("tennants: []").is_err());
+        assert_eq!(
+            parse("tennants: []").unwrap_err(),
+            "line 1, column 1: `tennants` is not a known field; known: `event_types`, `tenants`, `sources`, `subscriptions`"
+        );
+        assert_eq!(
+            parse("tenants:\n- {name: Acme}").unwrap_err(),
+            "line 2, column 3: `tenants[0].external_id` is required"
+        );
+        assert!(parse("tenants: [").unwrap_err().starts_with("line "));
         assert!(parse("subscriptions: [{name: A}]").is_err());
     }
 }

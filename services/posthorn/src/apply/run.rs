@@ -53,7 +53,7 @@ impl<'a> Run<'a> {
             }
             self.changed += 1;
             if !self.plan {
-                entry.put(self.api).await?;
+                entry.put(self.api).await.map_err(|error| error.of(format!("event type {}", entry.name)))?;
             }
         }
         for name in known.into_keys() {
@@ -212,7 +212,8 @@ impl<'a> Run<'a> {
         if let Some(state) = state.filter(|state| *state != "active")
             && !self.plan
         {
-            self.api.patch(&path_of("/v1/subscriptions", &made)?, &json!({ "state": state })).await?;
+            let paused = self.api.patch(&path_of("/v1/subscriptions", &made)?, &json!({ "state": state })).await;
+            paused.map_err(|error| error.of(wanted.label()))?;
         }
         Ok(())
     }
@@ -230,7 +231,11 @@ impl<'a> Run<'a> {
         let Some(current) = current else {
             say(format_args!("+ {label}"));
             self.changed += 1;
-            let made = if self.plan { create.into() } else { self.api.post(collection, &create.into()).await? };
+            let made = if self.plan {
+                create.into()
+            } else {
+                self.api.post(collection, &create.into()).await.map_err(|error| error.of(label))?
+            };
             return Ok(Some(made));
         };
         self.update(label, &path_of(collection, &current)?, unmet(&current, &fields)).await?;
@@ -247,7 +252,7 @@ impl<'a> Run<'a> {
         lines.iter().for_each(|line| say(format_args!("    {line}")));
         self.changed += 1;
         if !self.plan {
-            self.api.patch(path, &body.into()).await?;
+            self.api.patch(path, &body.into()).await.map_err(|error| error.of(label))?;
         }
         Ok(())
     }

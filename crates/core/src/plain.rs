@@ -20,12 +20,12 @@ pub fn plain(message: &str) -> (Option<&str>, String) {
     if message.starts_with("unknown variant `") {
         let allowed = message.split_once("expected ").map_or("nothing", |(_, allowed)| allowed);
         let allowed = allowed.trim_start_matches("one of ").replace(" or ", ", ");
-        return (None, format!("is one of {allowed}"));
+        return (None, format!("must be one of {allowed}"));
     }
     let is_about_a_value =
         ["invalid type: ", "invalid value: ", "invalid length "].iter().any(|start| message.starts_with(start));
     match message.rsplit_once(", expected ").filter(|_| is_about_a_value) {
-        Some((_, expected)) => (None, format!("is {}", kind(expected))),
+        Some((_, expected)) => (None, format!("must be {}", kind(expected))),
         None => (None, message.to_owned()),
     }
 }
@@ -92,13 +92,13 @@ mod tests {
     fn no_word_of_rust_is_left() {
         assert_eq!(told(json!({})), "name is required");
         assert_eq!(told(json!({ "nmae": "x" })), "nmae is not a known field; known: `name`, `count`, `color`, `inner`");
-        assert_eq!(told(json!({ "name": 1 })), "- is a text");
-        assert_eq!(told(json!({ "name": "x", "count": "ten" })), "- is a whole number");
-        assert_eq!(told(json!({ "name": "x", "count": 1e30 })), "- is a whole number");
-        assert_eq!(told(json!({ "name": "x", "color": "pink" })), "- is one of `red`, `green`, `blue`");
-        assert_eq!(told(json!({ "name": "x", "inner": {} })), "- is a list");
-        assert_eq!(told(json!({ "name": "x", "inner": ["a"] })), "- is a JSON object");
-        assert_eq!(told(json!("text")), "- is a JSON object");
+        assert_eq!(told(json!({ "name": 1 })), "- must be a text");
+        assert_eq!(told(json!({ "name": "x", "count": "ten" })), "- must be a whole number");
+        assert_eq!(told(json!({ "name": "x", "count": 1e30 })), "- must be a whole number");
+        assert_eq!(told(json!({ "name": "x", "color": "pink" })), "- must be one of `red`, `green`, `blue`");
+        assert_eq!(told(json!({ "name": "x", "inner": {} })), "- must be a list");
+        assert_eq!(told(json!({ "name": "x", "inner": ["a"] })), "- must be a JSON object");
+        assert_eq!(told(json!("text")), "- must be a JSON object");
         assert_eq!(plain("the pattern is wrong"), (None, "the pattern is wrong".to_owned()));
     }
 }

@@ -47,7 +47,7 @@ pub struct Schema(Validator);
 /// Why a text is no schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    #[error("is a JSON object")]
+    #[error("must be a JSON object")]
     NotAnObject,
     #[error("has more than {MAX_BYTES} bytes")]
     TooLarge,
@@ -79,7 +79,15 @@ impl Schema {
             .with_pattern_options(PatternOptions::regex())
             .build(schema)
             .map(Self)
-            .map_err(|error| SchemaError::Invalid(shortened(&error.to_string())))
+            .map_err(|error| {
+                let place = error.instance_path().as_str();
+                let place = if place.is_empty() { String::new() } else { format!("`{place}`: ") };
+                // What may stand in its place is a page of the specification.
+                let detail = error.to_string();
+                let detail = detail
+                    .replace("is not valid under any of the schemas listed in the 'anyOf' keyword", "cannot be there");
+                SchemaError::Invalid(shortened(&format!("{place}{detail}")))
+            })
     }
 
     /// Holds a payload to the schema.

@@ -118,7 +118,7 @@ pub enum RateLimit {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("has exactly one of the fields `per_hour`, `per_minute`, `per_second`")]
+#[error("must have exactly one of the fields `per_hour`, `per_minute`, `per_second`")]
 pub struct NotOneRate;
 
 impl RateLimit {

@@ -13,13 +13,13 @@ use rustls_platform_verifier::Verifier;
 /// Why TLS of a subscription's own cannot be used. Says nothing of what was given.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    #[error("not one or more certificates of authorities in PEM")]
+    #[error("must be one or more certificates of authorities in PEM")]
     CaBundle,
-    #[error("not a certificate in PEM, with the chain behind it")]
+    #[error("must be a certificate in PEM, with the chain behind it")]
     ClientCertificate,
-    #[error("not a private key in PEM: RSA, ECDSA or Ed25519, unencrypted")]
+    #[error("must be a private key in PEM: RSA, ECDSA or Ed25519, unencrypted")]
     ClientKey,
-    #[error("not the key of `client_certificate`")]
+    #[error("is not the key of `client_certificate`")]
     OtherKey,
     #[error("TLS cannot be set up")]
     SetUp(#[from] rustls::Error),

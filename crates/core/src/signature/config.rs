@@ -34,7 +34,8 @@ pub(crate) fn secrets_field(provider: Provider) -> &'static str {
 }
 
 /// What a secret of a source is, in the words of a refusal.
-pub const SECRET: &str = "is a text of 1 to 1024 characters, without control characters and without a blank at an end";
+pub const SECRET: &str =
+    "must be a text of 1 to 1024 characters, without control characters and without a blank at an end";
 
 /// Whether a text can be a source's secret. People choose GitHub's themselves, so it may have spaces and any
 /// letters; but one that was pasted with a blank or its line end would verify nothing.
@@ -47,7 +48,7 @@ pub fn is_secret(text: &str) -> bool {
 /// Fails if `config` is no object, or its secrets are not a list of texts.
 pub fn split_secrets(provider: Provider, config: Value) -> Result<(Value, Vec<SecretString>), ConfigError> {
     let Value::Object(mut fields) = config else {
-        return Err(ConfigError::at("", "is a JSON object"));
+        return Err(ConfigError::at("", "must be a JSON object"));
     };
     let name = secrets_field(provider);
     let secrets = match fields.remove(name) {
@@ -60,7 +61,7 @@ pub fn split_secrets(provider: Provider, config: Value) -> Result<(Value, Vec<Se
                 _ => Err(ConfigError::at(&format!("{name}/{index}"), SECRET)),
             })
             .collect::<Result<_, _>>()?,
-        Some(_) => return Err(ConfigError::at(name, "is a list of texts, the newest first")),
+        Some(_) => return Err(ConfigError::at(name, "must be a list of texts, the newest first")),
     };
     Ok((Value::Object(fields), secrets))
 }
@@ -160,6 +161,12 @@ mod tests {
                 scheme(json!({ "signature": signature, "signed": "{body}" })),
                 "/config/scheme/algorithm",
             ),
+            (
+                Provider::Generic,
+                scheme(json!({ "algorithm": "none", "signature": ["X-Sig"] })),
+                "/config/scheme/signature",
+            ),
+            (Provider::Stripe, json!({ "secrets": ["a "] }), "/config/secrets/0"),
             (Provider::Generic, scheme(json!({ "algorithm": "md5" })), "/config/scheme/algorithm"),
             (Provider::Generic, scheme(json!({ "algorithm": "hmac_sha256" })), "/config/scheme/signature"),
             (Provider::Generic, scheme(json!({ "algorithm": "none" })), "/config/secrets"),

@@ -69,7 +69,7 @@ impl GooglePubsub {
         }
         let jwks_url = config.jwks_url.unwrap_or_else(|| GOOGLE_KEYS.to_owned());
         if !is_key_set_url(&jwks_url) {
-            return Err(ConfigError::at("jwks_url", "is an absolute `https` URL"));
+            return Err(ConfigError::at("jwks_url", "must be an absolute `https` URL"));
         }
         let issuers = config.issuers.unwrap_or_else(|| GOOGLE_ISSUERS.map(str::to_owned).to_vec());
         let tolerance = config.tolerance_seconds.unwrap_or(DEFAULT_TOLERANCE_SECS);
@@ -79,7 +79,8 @@ impl GooglePubsub {
             service_account_email: config.service_account_email,
             jwks_url,
             issuers,
-            tolerance_secs: tolerance_secs.ok_or_else(|| ConfigError::at("tolerance_seconds", "is at most 3600"))?,
+            tolerance_secs: tolerance_secs
+                .ok_or_else(|| ConfigError::at("tolerance_seconds", "must be at most 3600"))?,
         };
         Ok((verifier, config.dedup))
     }

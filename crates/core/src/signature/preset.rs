@@ -63,16 +63,16 @@ fn chosen(provider: Provider, config: &SchemeConfig) -> Result<Spec, ConfigError
         (Some(_), Some(_)) => Err(ConfigError::at("scheme", "comes in place of `preset`, not beside it")),
         (Some(name), None) if is_generic => preset(name),
         (None, Some(scheme)) if is_generic => Spec::parse_own(scheme),
-        (Some(_), None) => Err(ConfigError::at("preset", "is for the provider `generic`")),
-        (None, Some(_)) => Err(ConfigError::at("scheme", "is for the provider `generic`")),
+        (Some(_), None) => Err(ConfigError::at("preset", "is for the provider `generic` only")),
+        (None, Some(_)) => Err(ConfigError::at("scheme", "is for the provider `generic` only")),
     }
 }
 
 fn preset(name: &str) -> Result<Spec, ConfigError> {
     let presets = presets();
     let Some(preset) = presets.get(name) else {
-        let known: Vec<_> = presets.keys().map(String::as_str).collect();
-        return Err(ConfigError::at("preset", format!("`{name}` is none of {}", known.join(", "))));
+        let known: Vec<_> = presets.keys().map(|name| format!("`{name}`")).collect();
+        return Err(ConfigError::at("preset", format!("must be one of {}", known.join(", "))));
     };
     serde_json::from_str(preset.get()).map_err(|error| ConfigError::at("preset", error.to_string()))
 }

@@ -18,7 +18,7 @@ pub(crate) struct PublicUrl {
 impl PublicUrl {
     /// Reads a URL. Its query is left out: the request's counts.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        let url = Url::parse(text).map_err(|_| "is an absolute URL")?;
+        let url = Url::parse(text).map_err(|_| "must be an absolute URL")?;
         let scheme = match url.scheme() {
             "https" => "https",
             "http" => "http",
@@ -27,7 +27,7 @@ impl PublicUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("has no user name and password; providers do not sign them");
         }
-        let rest = text.split_once("://").ok_or("is an absolute URL")?.1;
+        let rest = text.split_once("://").ok_or("must be an absolute URL")?.1;
         if rest.contains(['#', ' ', '\\']) || rest.contains(char::is_control) {
             return Err("has no fragment, space or backslash");
         }

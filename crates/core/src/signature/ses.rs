@@ -69,10 +69,10 @@ impl Ses {
             ));
         }
         if topic_arns.len() > MAX_TOPICS {
-            return Err(ConfigError::at("topic_arns", format!("are at most {MAX_TOPICS}")));
+            return Err(ConfigError::at("topic_arns", format!("must be at most {MAX_TOPICS}")));
         }
         if let Some(index) = topic_arns.iter().position(|arn| !arn.starts_with("arn:")) {
-            return Err(ConfigError::at(&format!("topic_arns/{index}"), "is the ARN of an SNS topic"));
+            return Err(ConfigError::at(&format!("topic_arns/{index}"), "must be the ARN of an SNS topic"));
         }
         Ok((Self { topic_arns }, dedup))
     }

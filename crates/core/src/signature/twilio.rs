@@ -69,7 +69,7 @@ impl Twilio {
             return Err(ConfigError::at("secrets", "at least one is required: without it nothing can be verified"));
         }
         if secrets.len() > MAX_KEYS {
-            return Err(ConfigError::at("secrets", format!("are at most {MAX_KEYS}")));
+            return Err(ConfigError::at("secrets", format!("must be at most {MAX_KEYS}")));
         }
         let algorithm = match config.algorithm {
             Algorithm::HmacSha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,

@@ -66,7 +66,7 @@ impl TimestampSpec {
             ),
             (None, Some(key), None) => TimestampPlace::Beside(key),
             (None, None, Some(path)) => TimestampPlace::Json(path),
-            _ => return Err("has exactly one of `header`, `kv_key` and `json`".to_owned()),
+            _ => return Err("must have exactly one of `header`, `kv_key` and `json`".to_owned()),
         };
         let past = self.tolerance_past_seconds.or(self.tolerance_seconds);
         let future = self.tolerance_future_seconds.or(self.tolerance_seconds);

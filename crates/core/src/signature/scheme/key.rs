@@ -187,12 +187,12 @@ impl KeyEncoding {
     pub(crate) fn decode(self, text: &str) -> Result<Vec<u8>, &'static str> {
         match self {
             Self::Utf8 => Ok(text.as_bytes().to_vec()),
-            Self::Hex => hex::decode(text).map_err(|_| "is hexadecimal"),
-            Self::Base64 => LENIENT.decode(text).map_err(|_| "is base64 of the standard alphabet"),
+            Self::Hex => hex::decode(text).map_err(|_| "must be hexadecimal"),
+            Self::Base64 => LENIENT.decode(text).map_err(|_| "must be base64 of the standard alphabet"),
             Self::SpkiBase64 => {
                 let lines = text.lines().filter(|line| !line.starts_with("-----"));
                 let encoded = certificate::without_whitespace(&lines.collect::<String>());
-                LENIENT.decode(encoded).map_err(|_| "is a public key in base64")
+                LENIENT.decode(encoded).map_err(|_| "must be a public key in base64")
             }
         }
     }

@@ -21,7 +21,7 @@ pub(crate) fn keys(
     ];
     for (name, count, is_useless) in fields {
         if count > MAX_KEYS {
-            return Err(ConfigError::at(name, format!("are at most {MAX_KEYS}")));
+            return Err(ConfigError::at(name, format!("must be at most {MAX_KEYS}")));
         }
         if count > 0 && is_useless {
             return Err(ConfigError::at(name, "this scheme does not use them"));

@@ -84,13 +84,13 @@ impl SignatureSpec {
             (None, Some(query), None) => Ok(Source::Query(query)),
             (None, None, Some(json)) => Source::try_from(serde_json::json!({ "json": json })),
             (None, None, None) if is_basic => Ok(Source::Header(vec!["authorization".to_owned()])),
-            _ => Err("has exactly one of `header`, `query` and `json`".to_owned()),
+            _ => Err("must have exactly one of `header`, `query` and `json`".to_owned()),
         };
         let source = source.map_err(fault)?;
         let one = || algorithm.ok_or_else(|| ConfigError::at("scheme/algorithm", "is required"));
         let text = |value: Option<String>, name: &str, default: &str| {
             let text = Some(value.unwrap_or_else(|| default.to_owned())).filter(|text| !text.is_empty());
-            text.ok_or_else(|| ConfigError::at(&format!("scheme/signature/{name}"), "is a text that is not empty"))
+            text.ok_or_else(|| ConfigError::at(&format!("scheme/signature/{name}"), "must be a text that is not empty"))
         };
         let layout = match self.format {
             Format::Raw | Format::Prefix => Layout::Raw { prefix: self.prefix.unwrap_or_default(), algorithm: one()? },

@@ -51,7 +51,7 @@ pub(crate) fn check_timestamp(
 ) -> Result<(), ConfigError> {
     let in_signed = |part| signed.is_some_and(|signed| signed.holds(&part));
     if tolerance.is_some_and(|secs| secs > MAX_TOLERANCE_SECS) {
-        return Err(ConfigError::at("tolerance_seconds", format!("is at most {MAX_TOLERANCE_SECS}")));
+        return Err(ConfigError::at("tolerance_seconds", format!("must be at most {MAX_TOLERANCE_SECS}")));
     }
     let Some(timestamp) = timestamp else {
         if in_signed(Part::Timestamp) {

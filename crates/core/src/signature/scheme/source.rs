@@ -84,12 +84,12 @@ impl TryFrom<Value> for Source {
         let fields = match value {
             Value::String(text) => return Template::parse(&text).map(Self::Template),
             Value::Object(fields) => fields,
-            _ => return Err("is a text, or an object such as {\"header\": \"X-Event-Id\"}".to_owned()),
+            _ => return Err("must be a text, or an object such as {\"header\": \"X-Event-Id\"}".to_owned()),
         };
         let mut fields = fields.into_iter();
         match (fields.next(), fields.next()) {
             (Some((kind, value)), None) => Self::of_kind(&kind, value),
-            _ => Err("has exactly one of `header`, `query`, `json` and `template`".to_owned()),
+            _ => Err("must have exactly one of `header`, `query`, `json` and `template`".to_owned()),
         }
     }
 }

@@ -92,6 +92,11 @@ pub(crate) struct Additions<'a> {
 impl Spec {
     /// Reads a scheme that a tenant wrote: held to rules that a preset may be excused from.
     pub(crate) fn parse_own(config: &serde_json::Value) -> Result<Self, ConfigError> {
+        // serde would take a list for each of them, field by field.
+        let parts = ["signature", "timestamp", "extract", "sample"];
+        if let Some(part) = parts.into_iter().find(|part| config.get(*part).is_some_and(serde_json::Value::is_array)) {
+            return Err(ConfigError::at(&format!("scheme/{part}"), "must be a JSON object"));
+        }
         let mut spec: Self = read("scheme", config)?;
         spec.secret_is_chosen_here = true;
         if spec.leaves_body_unsigned {

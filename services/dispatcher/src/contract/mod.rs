@@ -3,6 +3,7 @@
 //! It is a part of the program, so an error about a field tells the rule that clients read. Rules that a
 //! schema cannot say, and a pattern without `x-rule`, are left to the handlers.
 
+mod form;
 mod query;
 mod rule;
 mod walk;
@@ -52,7 +53,7 @@ struct Contract {
 /// Everything about `body` that `schema` does not allow, in the order of the schema.
 pub fn violations(schema: Shape, body: &Value) -> Vec<FieldError> {
     if !body.is_object() {
-        return vec![FieldError { pointer: String::new(), detail: "the body is a JSON object".to_owned() }];
+        return vec![FieldError { pointer: String::new(), detail: "the body must be a JSON object".to_owned() }];
     }
     walk::differences(&CONTRACT, CONTRACT.component(&format!("{schema:?}")), body)
 }
@@ -88,7 +89,8 @@ fn compile(schema: &Value, patterns: &mut HashMap<String, Regex>) {
     match schema {
         Value::Array(items) => items.iter().for_each(|item| compile(item, patterns)),
         Value::Object(members) => {
-            if let (Some(pattern), Some(_)) = (members.get("pattern").and_then(Value::as_str), members.get("x-rule")) {
+            let is_checked = members.contains_key("x-rule") && !members.contains_key("x-form");
+            if let Some(pattern) = members.get("pattern").and_then(Value::as_str).filter(|_| is_checked) {
                 // Without it the handler's own checks remain.
                 patterns.extend(Regex::new(pattern).ok().map(|regex| (pattern.to_owned(), regex)));
             }
@@ -150,7 +152,7 @@ mod tests {
             match schema {
                 Value::Array(items) => items.iter().for_each(|item| count(item, seen)),
                 Value::Object(members) => {
-                    if members.contains_key("x-rule") {
+                    if members.contains_key("x-rule") && !members.contains_key("x-form") {
                         seen.insert(members["pattern"].as_str().unwrap().to_owned());
                     }
                     members.values().for_each(|member| count(member, seen));
@@ -163,6 +165,24 @@ mod tests {
         count(&contract.document["components"], &mut seen);
         assert!(seen.len() > 15);
         assert_eq!(seen, contract.patterns.into_keys().collect());
+    }
+
+    #[test]
+    fn every_form_of_the_contract_is_known() {
+        fn check(schema: &Value) {
+            match schema {
+                Value::Array(items) => items.iter().for_each(check),
+                Value::Object(members) => {
+                    if let Some(form) = members.get("x-form").and_then(Value::as_str) {
+                        assert!(!form::holds(form, ""), "{form}");
+                        assert!(members.contains_key("x-rule"), "{form}");
+                    }
+                    members.values().for_each(check);
+                }
+                _ => {}
+            }
+        }
+        check(&Contract::read().document);
     }
 
     #[test]
@@ -193,16 +213,16 @@ mod tests {
             [
                 "/event_types: is required",
                 "/event_tpyes: is not a known field; did you mean `event_types`?",
-                "/headers/X Team: the name is not a header's name: 1 to 100 of `A-Z`, `a-z`, `0-9`, `-` and `_`",
-                "/ordered: is `true` or `false`",
-                "/payload_format: is one of `standard`, `raw`, `event`; did you mean `standard`?",
-                "/rate_limit: has exactly one of the fields `per_hour`, `per_minute`, `per_second`",
-                "/retry_policy/delays_seconds/0: is a whole number from 1 to 604800",
-                "/retry_policy/delays_seconds/1: is a whole number from 1 to 604800",
-                "/signatures/0: is a JSON object",
-                "/signatures/1/scheme: is one of `hmac_sha256`, `standard`, `standard_ed25519`",
-                "/signatures/2/scheme: is required; it is one of `hmac_sha256`, `standard`, `standard_ed25519`",
-                "/timeout_seconds: is a whole number from 1 to 30",
+                "/headers/X Team: the name must be a header's name: 1 to 100 of `A-Z`, `a-z`, `0-9`, `-` and `_`",
+                "/ordered: must be `true` or `false`",
+                "/payload_format: must be one of `standard`, `raw`, `event`; did you mean `standard`?",
+                "/rate_limit: must have exactly one of the fields `per_hour`, `per_minute`, `per_second`",
+                "/retry_policy/delays_seconds/0: must be a whole number from 1 to 604800",
+                "/retry_policy/delays_seconds/1: must be a whole number from 1 to 604800",
+                "/signatures/0: must be a JSON object",
+                "/signatures/1/scheme: must be one of `hmac_sha256`, `standard`, `standard_ed25519`",
+                "/signatures/2/scheme: is required; it must be one of `hmac_sha256`, `standard`, `standard_ed25519`",
+                "/timeout_seconds: must be a whole number from 1 to 30",
                 "/url: the scheme has to be `https`",
             ]
         );
@@ -210,33 +230,37 @@ mod tests {
 
     #[test]
     fn a_list_is_no_object_at_any_depth() {
-        assert_eq!(told(Shape::TenantCreate, &json!(["name", null])), [": the body is a JSON object"]);
+        assert_eq!(told(Shape::TenantCreate, &json!(["name", null])), [": the body must be a JSON object"]);
         let body = json!({ "provider": "stripe", "routing": ["broadcast"], "config": [], "rate_limit": [1, 2] });
         assert_eq!(
             told(Shape::SourceCreate, &body),
-            ["/config: is a JSON object", "/rate_limit: is a JSON object, or `null`", "/routing: is a JSON object",]
+            [
+                "/config: must be a JSON object",
+                "/rate_limit: must be a JSON object, or `null`",
+                "/routing: must be a JSON object",
+            ]
         );
-        assert_eq!(told(Shape::DeadLetterReplay, &json!({ "filter": [] })), ["/filter: is a JSON object"]);
+        assert_eq!(told(Shape::DeadLetterReplay, &json!({ "filter": [] })), ["/filter: must be a JSON object"]);
     }
 
     #[test]
     fn ids_times_and_lists_tell_their_form() {
         assert_eq!(
             told(Shape::EventRoute, &json!({ "tenant_id": "acme" })),
-            ["/tenant_id: is a tenant's id, such as `ten_019f1ccc9f407a1e8c3d5b2f60718293`"]
+            ["/tenant_id: must be a tenant's id, such as `ten_019f1ccc9f407a1e8c3d5b2f60718293`"]
         );
         assert_eq!(
             told(Shape::Recovery, &json!({ "since": "yesterday", "include": [] })),
             [
-                "/include: is a list of 1 to 2 items, each one of `failed`, `missing`",
-                "/since: is a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`",
+                "/include: must be a list of 1 to 2 items, each one of `failed`, `missing`",
+                "/since: must be a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`",
             ]
         );
         assert_eq!(
             told(Shape::ApiKeyCreate, &json!({ "name": "", "scopes": ["read", "read"], "expires_at": 1 })),
             [
-                "/expires_at: is a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`, or `null`",
-                "/name: is one line of 1 to 200 characters, without control characters",
+                "/expires_at: must be a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`, or `null`",
+                "/name: must be one line of 1 to 200 characters, without control characters",
                 "/scopes: names an item twice",
             ]
         );
@@ -245,6 +269,10 @@ mod tests {
     #[test]
     fn what_the_handlers_take_is_left_to_them() {
         let ip = json!({ "allowed_ips": ["10.0.0.0/8", "::ffff:10.0.0.1"] });
+        let spelled = json!({ "event_types": ["Push Hook", "*.paid", ""] });
+        let rule =
+            "must be an event type such as `invoice.paid`, a prefix such as `invoice.*`, or `*`; up to 128 characters";
+        assert_eq!(told(Shape::SubscriptionUpdate, &spelled), [format!("/event_types/2: {rule}")]);
         assert_eq!(told(Shape::SourceUpdate, &ip), [""; 0]);
         let config = json!({ "config": { "secrets": ["a"], "dedup": [] }, "max_body_bytes": null });
         assert_eq!(told(Shape::SourceUpdate, &config), [""; 0]);

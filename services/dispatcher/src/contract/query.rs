@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(read("2026-12-01T10:00:00 02:00"), Ok("2026-12-01T10:00:00+02:00".to_owned()));
         assert_eq!(read("2026-12-01T10:00:00-02:00"), Ok("2026-12-01T10:00:00-02:00".to_owned()));
         assert_eq!(read("2026-12-01 10:00:00Z"), Ok("2026-12-01 10:00:00Z".to_owned()));
-        let detail = "is a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`";
+        let detail = "must be a time in RFC 3339, such as `2026-07-01T10:30:00+02:00`";
         assert_eq!(read("yesterday"), Err(detail.to_owned()));
         assert_eq!(read("2026-12-01 10:00"), Err(detail.to_owned()));
     }
@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn each_parameter_tells_its_rule() {
         let read = |path: &str, name: &str, text: &str| Query::of("GET", path).read(name, text.to_owned()).unwrap_err();
-        assert_eq!(read("/v1/events", "limit", "1000"), "is a whole number from 1 to 200");
-        assert_eq!(read("/v1/events", "limit", "ten"), "is a whole number from 1 to 200");
+        assert_eq!(read("/v1/events", "limit", "1000"), "must be a whole number from 1 to 200");
+        assert_eq!(read("/v1/events", "limit", "ten"), "must be a whole number from 1 to 200");
         assert!(read("/v1/deliveries", "state", "Quued").ends_with("did you mean `queued`?"));
-        assert_eq!(read("/v1/event-types", "archived", "yes"), "is one of `true`, `false`");
+        assert_eq!(read("/v1/event-types", "archived", "yes"), "must be one of `true`, `false`");
         let purge = Query::of("DELETE", "/v1/dead-letters");
         assert_eq!(purge.required().collect::<Vec<_>>(), ["older_than_seconds"]);
         assert_eq!(purge.left_out("older_than_seconds"), "is required: a whole number from 0 to 34560000");

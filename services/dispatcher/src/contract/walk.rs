@@ -7,9 +7,9 @@ use posthorn_core::endpoint::EndpointUrl;
 use posthorn_process::problem::FieldError;
 use serde_json::{Map, Value};
 
-use super::Contract;
 use super::rule::{names, rule, step, types};
 use super::words::{listed, named, unknown};
+use super::{Contract, form};
 
 /// Everything about `value` that `schema` does not allow.
 pub fn differences(contract: &Contract, schema: &Value, value: &Value) -> Vec<FieldError> {
@@ -57,13 +57,13 @@ impl Walk<'_> {
     /// The branch is the one that a field of the object names.
     fn one_of(&mut self, discriminator: &Value, value: &Value, at: &str, nullable: bool) {
         let Some(members) = value.as_object() else {
-            return self.tell(at, if nullable { "is a JSON object, or `null`" } else { "is a JSON object" });
+            return self.tell(at, if nullable { "must be a JSON object, or `null`" } else { "must be a JSON object" });
         };
         let field = discriminator["propertyName"].as_str().unwrap_or_default();
         let kinds: Vec<&str> = names(&discriminator["mapping"]);
         let place = format!("{at}/{field}");
         match members.get(field).map(Value::as_str) {
-            None => self.tell(&place, format!("is required; it is one of {}", listed(&kinds))),
+            None => self.tell(&place, format!("is required; it must be one of {}", listed(&kinds))),
             Some(Some(kind)) if kinds.contains(&kind) => {
                 let reference = discriminator["mapping"][kind].as_str().unwrap_or_default();
                 self.value(self.contract.referred(reference), value, at, nullable);
@@ -123,7 +123,7 @@ impl Walk<'_> {
         let mut walk = Walk { contract: self.contract, found: Vec::new() };
         walk.text(self.contract.resolved(schema), name, place, false);
         if !walk.found.is_empty() {
-            self.tell(place, format!("the name is not {}", rule(self.contract, schema)));
+            self.tell(place, format!("the name must be {}", rule(self.contract, schema)));
         }
     }
 
@@ -135,9 +135,9 @@ impl Walk<'_> {
         }
         let fields = names(&schema["properties"]);
         let detail = match (least, most) {
-            (1, 1) => format!("has exactly one of the fields {}", listed(&fields)),
-            (_, usize::MAX) => format!("has at least one of the fields {}", listed(&fields)),
-            _ => format!("has at most {most} fields"),
+            (1, 1) => format!("must have exactly one of the fields {}", listed(&fields)),
+            (_, usize::MAX) => format!("must have at least one of the fields {}", listed(&fields)),
+            _ => format!("must have at most {most} fields"),
         };
         self.tell(at, detail);
     }
@@ -178,6 +178,13 @@ impl Walk<'_> {
             }
             return;
         }
+        if let Some(form) = schema["x-form"].as_str() {
+            let is_too_long = schema["maxLength"].as_u64().is_some_and(|most| text.chars().count() as u64 > most);
+            if is_too_long || !form::holds(form, text) {
+                self.broken(schema, at, nullable);
+            }
+            return;
+        }
         let length = text.chars().count() as u64;
         let pattern = schema["pattern"].as_str().and_then(|pattern| self.contract.patterns.get(pattern));
         let breaks = schema["minLength"].as_u64().is_some_and(|least| length < least)
@@ -192,7 +199,7 @@ impl Walk<'_> {
     /// Tells what the schema asks for.
     fn broken(&mut self, schema: &Value, at: &str, nullable: bool) {
         let null = if nullable { ", or `null`" } else { "" };
-        self.tell(at, format!("is {}{null}", rule(self.contract, schema)));
+        self.tell(at, format!("must be {}{null}", rule(self.contract, schema)));
     }
 
     fn tell(&mut self, at: &str, detail: impl Into<String>) {

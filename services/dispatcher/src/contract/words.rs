@@ -15,7 +15,10 @@ pub fn unknown(kind: &str, name: &str, known: &[&str]) -> String {
 
 /// Tells what a text is one of, and which may be meant.
 pub fn named(text: &str, allowed: &[&str]) -> String {
-    let detail = format!("is one of {}", listed(allowed));
+    let detail = match allowed {
+        [one] => format!("must be `{one}`"),
+        _ => format!("must be one of {}", listed(allowed)),
+    };
     match near(text, allowed).filter(|_| allowed.len() > 1) {
         Some(near) => format!("{detail}; did you mean `{near}`?"),
         None => detail,

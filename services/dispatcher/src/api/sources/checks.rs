@@ -20,7 +20,7 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
         let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let inner = slug.bytes().all(|b| plain(b) || b == b'_' || b == b'-');
         let ends = slug.bytes().next().is_some_and(plain) && slug.bytes().last().is_some_and(plain);
-        let detail = "is 1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
+        let detail = "must be 1 to 64 of `a-z`, `0-9`, `_` and `-`, with a letter or digit at both ends";
         checks.require(inner && ends && slug.len() <= 64, "/slug", detail);
         checks.require(
             source.tenant_id.is_none(),
@@ -31,10 +31,10 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
     match &source.routing {
         Routing::Tenant { tenant_id } => {
             let own = source.tenant_id.is_none_or(|owner| owner == *tenant_id);
-            checks.require(own, "/routing/tenant_id", "has to be the tenant that owns the source");
+            checks.require(own, "/routing/tenant_id", "must be the tenant that owns the source");
         }
         _ if source.tenant_id.is_some() => {
-            checks.fail("/routing/kind", "is `tenant` for a tenant's source");
+            checks.fail("/routing/kind", "must be `tenant` for a tenant's source");
         }
         Routing::Pointer { pointer } => {
             let tokens_hold = pointer.split('/').skip(1).all(|token| {
@@ -48,14 +48,14 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
                 true
             });
             let holds = pointer.starts_with('/') && pointer.len() <= 256 && !pointer.contains('\0') && tokens_hold;
-            checks.require(holds, "/routing/pointer", "is a JSON Pointer (RFC 6901), such as `/account`");
+            checks.require(holds, "/routing/pointer", "must be a JSON Pointer (RFC 6901), such as `/account`");
         }
         Routing::Header { name } => {
             let detail = "`header` is for the provider `internal` only: other signatures do not cover headers";
             checks.require(source.provider == Provider::Internal, "/routing/kind", detail);
             let holds = (1..=100).contains(&name.len())
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            checks.require(holds, "/routing/name", "is a header's name of up to 100 characters");
+            checks.require(holds, "/routing/name", "must be a header's name of up to 100 characters");
         }
         Routing::Broadcast => {}
     }
@@ -65,27 +65,38 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
         checks.require(
             limits.iter().any(|(_, rate)| rate.is_some()),
             "/rate_limit",
-            "has at least one of the fields `per_second`, `per_address_per_second`",
+            "must have at least one of the fields `per_second`, `per_address_per_second`",
         );
         for (name, limit) in limits {
             rate(&mut checks, &format!("/rate_limit/{name}"), limit);
         }
     }
-    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "has at most 100 networks");
+    checks.require(source.allowed_ips.len() <= 100, "/allowed_ips", "must have at most 100 networks");
     if let Err(index) = AllowList::parse(&source.allowed_ips) {
-        checks.fail(format!("/allowed_ips/{index}"), "is an address, or a network in CIDR form such as `10.0.0.0/8`");
+        checks.fail(
+            format!("/allowed_ips/{index}"),
+            "must be an address, or a network in CIDR form such as `10.0.0.0/8`",
+        );
     }
     let bytes = source.max_body_bytes.unwrap_or(1);
-    checks.require((1..=MAX_BODY_BYTES).contains(&bytes), "/max_body_bytes", "is a whole number from 1 to 26214400");
+    checks.require(
+        (1..=MAX_BODY_BYTES).contains(&bytes),
+        "/max_body_bytes",
+        "must be a whole number from 1 to 26214400",
+    );
     if let Some(Ok(response)) = source.response.clone().map(serde_json::from_value::<Response>) {
-        checks.require((200..=299).contains(&response.status), "/response/status", "is a whole number from 200 to 299");
+        checks.require(
+            (200..=299).contains(&response.status),
+            "/response/status",
+            "must be a whole number from 200 to 299",
+        );
         checks.require(
             is_media_type(&response.content_type),
             "/response/content_type",
-            "is a media type of up to 100 characters, such as `text/xml`",
+            "must be a media type of up to 100 characters, such as `text/xml`",
         );
         let fits = response.body.chars().count() <= 10_000 && !response.body.contains('\0');
-        checks.require(fits, "/response/body", "is a text of up to 10000 characters, without NUL");
+        checks.require(fits, "/response/body", "must be a text of up to 10000 characters, without NUL");
     }
     checks.finish()
 }
@@ -93,11 +104,11 @@ pub(super) fn check(source: &Source) -> ApiResult<()> {
 /// A rate limit, at `pointer`.
 pub(in crate::api) fn rate(checks: &mut Checks, pointer: &str, per_second: Option<f64>) {
     let holds = per_second.is_none_or(|rate| (0.1..=100_000.0).contains(&rate));
-    checks.require(holds, pointer, "is a number from 0.1 to 100000");
+    checks.require(holds, pointer, "must be a number from 0.1 to 100000");
 }
 
 /// `type/subtype`, perhaps with parameters (RFC 9110 §8.3.1).
-fn is_media_type(text: &str) -> bool {
+pub(crate) fn is_media_type(text: &str) -> bool {
     let token =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
     let mut parts = text.split(';');

@@ -33,6 +33,7 @@ use crate::contract::Shape;
 use crate::error::{ApiError, ApiResult};
 
 use checks::check;
+pub(crate) use checks::is_media_type;
 pub(super) use checks::rate;
 pub use secret::rotate;
 pub use stats::{health, stats};

@@ -149,8 +149,8 @@ fn check(create: &Create, now: Timestamp) -> ApiResult<()> {
     let mut checks = Checks::default();
     checks.name("/name", &create.name);
     let distinct = !matches!(create.scopes.as_slice(), [one, other] if one == other);
-    checks.require((1..=2).contains(&create.scopes.len()) && distinct, "/scopes", "has `read`, `write` or both");
-    checks.require(create.expires_at.is_none_or(|at| at > now), "/expires_at", "has to be in the future");
+    checks.require((1..=2).contains(&create.scopes.len()) && distinct, "/scopes", "must have `read`, `write` or both");
+    checks.require(create.expires_at.is_none_or(|at| at > now), "/expires_at", "must be in the future");
     checks.finish()
 }
 

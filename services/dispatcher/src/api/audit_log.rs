@@ -108,7 +108,7 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let page = params.page()?;
     let resource_id = params.text("resource_id").map(str::to_owned);
     if resource_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 128) {
-        return Err(ApiError::field("resource_id", "is a text of 1 to 128 characters"));
+        return Err(ApiError::field("resource_id", "must be a text of 1 to 128 characters"));
     }
     // Not `Caller::scope`: the changes of a tenant that was deleted stay.
     let filter = Filter { tenant_id: params.tenant()?, resource_id, span: params.span()? };

@@ -65,14 +65,25 @@ impl Body {
 /// Tells where a body stops being JSON.
 fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     if body.iter().all(u8::is_ascii_whitespace) {
-        return ApiError::Malformed("it is empty; a JSON object belongs there".to_owned());
+        return ApiError::Malformed("it is empty; it must be a JSON object".to_owned());
     }
     let (line, column) = (error.line(), error.column());
+    if error.is_eof() {
+        return ApiError::Malformed(format!("it ends too early, at line {line}, column {column}"));
+    }
     let message = error.to_string();
-    ApiError::Malformed(match message.split(" at line ").next().unwrap_or_default() {
-        text if error.is_eof() => format!("it ends too early, at line {line}, column {column}: {text}"),
-        text => format!("line {line}, column {column}: {text}"),
-    })
+    let detail = match message.split(" at line ").next().unwrap_or_default() {
+        "key must be a string" => "a field's name must be in double quotes",
+        "trailing characters" => "there is more after the end of the object",
+        "trailing comma" => "there is a comma with nothing after it",
+        "expected value" => {
+            "a value must be there: a text in double quotes, a number, `true`, `false`, `null`, `{` or `[`"
+        }
+        "expected ident" => "a word must be `true`, `false` or `null`; a text must be in double quotes",
+        "recursion limit exceeded" => "it is nested too deep",
+        other => other,
+    };
+    ApiError::Malformed(format!("line {line}, column {column}: {detail}"))
 }
 
 impl FromRequest for Body {
@@ -124,11 +135,11 @@ impl Checks {
     /// One line of 1 to 200 characters.
     pub fn name(&mut self, pointer: &str, name: &str) {
         let characters = name.chars().count();
-        self.require((1..=200).contains(&characters), pointer, "has from 1 to 200 characters");
+        self.require((1..=200).contains(&characters), pointer, "must have from 1 to 200 characters");
         self.require(
             !name.chars().any(|c| c < ' ' || c == '\u{7f}'),
             pointer,
-            "is one line, without control characters",
+            "must be one line, without control characters",
         );
     }
 

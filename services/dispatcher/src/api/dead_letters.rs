@@ -173,7 +173,7 @@ pub async fn replay_many(api: Data<Api>, caller: Caller, request: HttpRequest, b
     let rate_per_second = jobs::rate(&api, rate_per_second)?;
     let mut checks = Checks::default();
     let ids = filter.ids.as_ref().map_or(1, Vec::len);
-    checks.require((1..=MOST_IDS).contains(&ids), "/filter/ids", "is a list of 1 to 1000 ids");
+    checks.require((1..=MOST_IDS).contains(&ids), "/filter/ids", "must be a list of 1 to 1000 ids");
     checks.finish()?;
     let mut client = api.store.client().await?;
     let tenant_id = caller.scope(&client, params.tenant()?.or(filter.tenant_id)).await?;

@@ -100,10 +100,10 @@ fn check(name: &EventType, put: &Put) -> ApiResult<()> {
     );
     if let Some(text) = &put.description {
         let fits = text.chars().count() <= 2000 && !text.contains('\0');
-        checks.require(fits, "/description", "is a text of up to 2000 characters, without NUL");
+        checks.require(fits, "/description", "must be a text of up to 2000 characters, without NUL");
     }
     if let Some(sample) = &put.sample {
-        checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "has at most 65536 bytes");
+        checks.require(sample.to_string().len() <= MAX_SAMPLE_BYTES, "/sample", "must have at most 65536 bytes");
     }
     if let Some(schema) = &put.schema {
         match (Schema::parse(schema), &put.sample) {
@@ -126,7 +126,7 @@ pub async fn list(api: Data<Api>, _caller: Caller, request: HttpRequest) -> ApiR
     let with_archived = match params.text("archived") {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(ApiError::field("archived", "is `true` or `false`")),
+        Some(_) => return Err(ApiError::field("archived", "must be `true` or `false`")),
     };
     let rows = event_types::list(&api.store.client().await?, with_archived, page).await?;
     Ok(HttpResponse::Ok().json(List::of(rows, page.limit, |entry: &CatalogueEntry| entry.id, View::from)))

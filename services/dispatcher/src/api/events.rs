@@ -71,13 +71,15 @@ pub async fn list(api: Data<Api>, caller: Caller, request: HttpRequest) -> ApiRe
     let params = Params::of(&request, &known)?;
     let page = params.page()?;
     let source = match params.text("source") {
-        Some(source) if !is_source_name(source) => return Err(ApiError::field("source", "is a source's slug or id")),
+        Some(source) if !is_source_name(source) => {
+            return Err(ApiError::field("source", "must be a source's slug or id"));
+        }
         source => source.map(|text| text.parse().map_or_else(|_| SourceName::Slug(text.to_owned()), SourceName::Id)),
     };
     let unrouted = match params.text("routed") {
         None => false,
         Some("unrouted") => true,
-        Some(_) => return Err(ApiError::field("routed", "is `unrouted`, for events whose tenant is unknown")),
+        Some(_) => return Err(ApiError::field("routed", "must be `unrouted`, for events whose tenant is unknown")),
     };
     let client = api.store.client().await?;
     let filter = Filter {

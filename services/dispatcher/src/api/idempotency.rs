@@ -29,7 +29,7 @@ impl Once {
             Some(value) => {
                 let text = value.to_str().unwrap_or_default();
                 if text.is_empty() || text.len() > 255 || !text.bytes().all(|b| b.is_ascii_graphic()) {
-                    let detail = "is a text of 1 to 255 printable ASCII characters, without blanks";
+                    let detail = "must be a text of 1 to 255 printable ASCII characters, without blanks";
                     return Err(ApiError::field("Idempotency-Key", detail));
                 }
                 Some(text.to_owned())

@@ -70,7 +70,7 @@ impl Params {
                 .parse()
                 .ok()
                 .filter(|limit| (1..=200).contains(limit))
-                .ok_or_else(|| ApiError::field("limit", "is a whole number from 1 to 200"))?,
+                .ok_or_else(|| ApiError::field("limit", "must be a whole number from 1 to 200"))?,
         };
         let before = match self.text("cursor") {
             None => None,
@@ -98,7 +98,7 @@ impl Params {
         const MOST: u64 = 400 * 86_400;
         let Some(text) = self.text("window_seconds") else { return Ok(86_400) };
         let seconds = text.parse().ok().filter(|seconds| (1..=MOST).contains(seconds));
-        seconds.ok_or_else(|| ApiError::field("window_seconds", format!("is a whole number from 1 to {MOST}")))
+        seconds.ok_or_else(|| ApiError::field("window_seconds", format!("must be a whole number from 1 to {MOST}")))
     }
 
     /// Patterns separated by commas.

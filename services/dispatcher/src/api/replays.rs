@@ -67,7 +67,7 @@ pub fn rate(api: &Api, asked: Option<f64>) -> ApiResult<f64> {
     match asked {
         None => Ok(api.replayer.settings.rate_per_second),
         Some(rate) if RATES.contains(&rate) => Ok(rate),
-        Some(_) => Err(ApiError::field("/rate_per_second", "is a number from 0.1 to 10000")),
+        Some(_) => Err(ApiError::field("/rate_per_second", "must be a number from 0.1 to 10000")),
     }
 }
 

@@ -38,7 +38,7 @@ impl Rotation {
         checks.require(
             rotation.overlap_seconds <= MAX_OVERLAP_SECONDS,
             "/overlap_seconds",
-            "is a whole number from 0 to 604800",
+            "must be a whole number from 0 to 604800",
         );
         checks.finish()?;
         Ok(rotation)

@@ -97,12 +97,13 @@ impl Subscription {
 fn only_objects(text: &str) -> Result<(), String> {
     // A text that is no YAML is told with its place by the next reader.
     let Ok(file) = serde_yaml_ng::from_str::<Value>(text) else { return Ok(()) };
-    let sections =
-        file.as_object().ok_or("the file is an object with `event_types`, `tenants`, `sources` or `subscriptions`")?;
+    let sections = file
+        .as_object()
+        .ok_or("the file must be an object with `event_types`, `tenants`, `sources` or `subscriptions`")?;
     for (name, section) in sections {
         let items = section.as_array().into_iter().flatten();
         if let Some(index) = items.into_iter().position(|item| !item.is_object()) {
-            return Err(format!("`{name}[{index}]` is an object"));
+            return Err(format!("`{name}[{index}]` must be an object"));
         }
     }
     Ok(())
@@ -178,10 +179,10 @@ mod tests {
 
     #[test]
     fn a_list_is_no_object() {
-        assert!(parse("[]").unwrap_err().starts_with("the file is an object"));
+        assert!(parse("[]").unwrap_err().starts_with("the file must be an object"));
         assert!(parse("- [{name: a.b}]").is_err());
-        assert_eq!(parse("tenants: [[acme, Acme]]").unwrap_err(), "`tenants[0]` is an object");
-        assert_eq!(parse("event_types: [{name: a.b}, [a.b]]").unwrap_err(), "`event_types[1]` is an object");
+        assert_eq!(parse("tenants: [[acme, Acme]]").unwrap_err(), "`tenants[0]` must be an object");
+        assert_eq!(parse("event_types: [{name: a.b}, [a.b]]").unwrap_err(), "`event_types[1]` must be an object");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) fn check(
     }
     if let Some(text) = &subscription.description {
         let fits = text.chars().count() <= 2000 && !text.contains('\0');
-        checks.require(fits, "/description", "is a text of up to 2000 characters, without NUL");
+        checks.require(fits, "/description", "must be a text of up to 2000 characters, without NUL");
     }
     if let Err(error) = EndpointUrl::parse(&subscription.url, &api.egress) {
         checks.fail("/url", url_detail(&error));
@@ -33,16 +33,16 @@ pub(super) fn check(
     checks.require(
         (1..=100).contains(&subscription.event_types.len()),
         "/event_types",
-        "is a list of 1 to 100 patterns",
+        "must be a list of 1 to 100 patterns",
     );
     for (index, pattern) in subscription.event_types.iter().enumerate() {
         if let Err(error) = Pattern::parse(pattern) {
             checks.fail(format!("/event_types/{index}"), error.to_string());
         }
     }
-    checks.require(subscription.sources.len() <= 100, "/sources", "has at most 100 sources");
+    checks.require(subscription.sources.len() <= 100, "/sources", "must have at most 100 sources");
     for (index, source) in subscription.sources.iter().enumerate() {
-        checks.require(is_source_name(source), &format!("/sources/{index}"), "is a source's slug or id");
+        checks.require(is_source_name(source), &format!("/sources/{index}"), "must be a source's slug or id");
     }
     if let Err(error) = subscription.retry_policy.check() {
         checks.fail(format!("/retry_policy{}", error.pointer), error.detail);
@@ -50,15 +50,15 @@ pub(super) fn check(
     checks.require(
         (1..=30).contains(&subscription.timeout_seconds),
         "/timeout_seconds",
-        "is a whole number from 1 to 30",
+        "must be a whole number from 1 to 30",
     );
     checks.require(
         (1..=100).contains(&subscription.max_in_flight),
         "/max_in_flight",
-        "is a whole number from 1 to 100",
+        "must be a whole number from 1 to 100",
     );
     let blocks = (1..=604_800).contains(&subscription.ordered_max_block_seconds);
-    checks.require(blocks, "/ordered_max_block_seconds", "is a whole number from 1 to 604800");
+    checks.require(blocks, "/ordered_max_block_seconds", "must be a whole number from 1 to 604800");
     if let Some(limit) = subscription.rate_limit {
         rate_limit(&mut checks, limit);
     }
@@ -92,7 +92,7 @@ fn rate_limit(checks: &mut Checks, limit: RateLimit) {
 }
 
 fn header_names(checks: &mut Checks, headers: &Headers) {
-    checks.require(headers.names().count() <= 20, "/headers", "has at most 20 headers");
+    checks.require(headers.names().count() <= 20, "/headers", "must have at most 20 headers");
     let mut seen = BTreeSet::new();
     for name in headers.names() {
         let pointer = headers::pointer(name);
@@ -104,7 +104,7 @@ fn header_names(checks: &mut Checks, headers: &Headers) {
 fn header_name(checks: &mut Checks, pointer: &str, name: &str) {
     let is_token =
         (1..=100).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    checks.require(is_token, pointer, "is a header's name of up to 100 characters");
+    checks.require(is_token, pointer, "must be a header's name of up to 100 characters");
     checks.require(!is_reserved(name), pointer, "is a header that Posthorn, HTTP or a proxy sets");
 }
 
@@ -134,7 +134,7 @@ fn is_reserved(name: &str) -> bool {
 
 /// `headers` are the subscription's own, in which a signature would take another value's place.
 fn signatures(checks: &mut Checks, signatures: &[SignatureScheme], headers: &Headers) {
-    checks.require((1..=5).contains(&signatures.len()), "/signatures", "is a list of 1 to 5 schemes");
+    checks.require((1..=5).contains(&signatures.len()), "/signatures", "must be a list of 1 to 5 schemes");
     let mut seen = BTreeSet::new();
     for (index, scheme) in signatures.iter().enumerate() {
         let header = match scheme {
@@ -147,7 +147,7 @@ fn signatures(checks: &mut Checks, signatures: &[SignatureScheme], headers: &Hea
                 let is_free = !headers.names().any(|own| own.eq_ignore_ascii_case(header));
                 checks.require(is_free, &pointer, "is one of `headers` as well");
                 let plain = prefix.len() <= 32 && prefix.bytes().all(|b| b.is_ascii_graphic());
-                let detail = "is a text of up to 32 printable ASCII characters";
+                let detail = "must be a text of up to 32 printable ASCII characters";
                 checks.require(plain, &format!("/signatures/{index}/prefix"), detail);
                 header.to_ascii_lowercase()
             }

@@ -51,8 +51,8 @@ pub async fn recover(api: Data<Api>, caller: Caller, id: Path<String>, request: 
     let now = now();
     let until = until.unwrap_or(Rfc3339(now));
     let mut checks = Checks::default();
-    checks.require(since.0 < until.0, "/since", "has to be before `until`, and before now");
-    checks.require((1..=2).contains(&include.len()), "/include", "has `failed`, `missing` or both");
+    checks.require(since.0 < until.0, "/since", "must be before `until`, and before now");
+    checks.require((1..=2).contains(&include.len()), "/include", "must have `failed`, `missing` or both");
     checks.finish()?;
     let mut client = api.store.client().await?;
     let tenant = caller.scope(&client, params.tenant()?).await?;

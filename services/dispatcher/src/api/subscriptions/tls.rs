@@ -39,12 +39,14 @@ impl Given {
         let is_long = |text: Option<&str>| text.is_some_and(|text| text.len() > MAX_LEN);
         if parts.iter().any(|(_, text)| is_long(*text)) {
             let long = parts.iter().filter(|(_, text)| is_long(*text));
-            return long.for_each(|(pointer, _)| checks.fail(*pointer, "has at most 65536 bytes"));
+            return long.for_each(|(pointer, _)| checks.fail(*pointer, "must have at most 65536 bytes"));
         }
         match (&self.client_certificate, &self.client_key) {
             (Some(_), None) => checks.fail("/tls/client_key", "is required with `client_certificate`"),
             (None, Some(_)) => checks.fail("/tls/client_certificate", "is required with `client_key`"),
-            (None, None) if self.ca_bundle.is_none() => checks.fail("/tls", "has at least one field, or is `null`"),
+            (None, None) if self.ca_bundle.is_none() => {
+                checks.fail("/tls", "must have at least one field, or be `null`")
+            }
             _ => {}
         }
         if let Err(error) = client_config_for(&self.opened()) {

@@ -1,7 +1,7 @@
-"""Wrong requests of every resource, and the words in which they are refused.
+"""Wrong requests of every resource, wrong commands, and the words in which they are refused.
 
-The words are kept in `snapshots/wrong-requests.txt`, to be read as a caller reads them. With
-`POSTHORN_WRITE_SNAPSHOTS=1` the test writes the file again, for `git diff` to show.
+The words are kept in `snapshots`, to be read as a caller reads them. With `POSTHORN_WRITE_SNAPSHOTS=1` the tests
+write the files again, for `git diff` to show.
 """
 
 import difflib
@@ -16,8 +16,9 @@ import pytest
 
 from .client import Client, Json
 from .stage import Stage, new_slug, to_tenant
+from .world import World
 
-SNAPSHOT = Path(__file__).parent / "snapshots/wrong-requests.txt"
+SNAPSHOTS = Path(__file__).parent / "snapshots"
 HOOKS = "http://127.0.0.1:9/hooks"
 UNKNOWN = "019f1d0a5d407a318c52e0d1b6f7a890"
 
@@ -224,12 +225,51 @@ def test_wrong_requests_are_refused_in_words(stage: Stage) -> None:
     text = "\n\n".join(told) + "\n"
     for thing in (tenant.id, source["id"], subscription.id):
         text = text.replace(thing, thing[:4] + "…")
-    compare(text)
+    compare("wrong-requests.txt", text)
 
 
 @pytest.mark.parametrize("offset", ["+02:00", "%2B02:00", "Z"])
 def test_a_time_in_a_query_takes_an_offset_however_its_plus_is_written(stage: Stage, offset: str) -> None:
     stage.operator.expect(200, "GET", f"/v1/events?from=2026-12-01T10:00:00{offset}")
+
+
+# What a file of `posthorn apply` holds.
+FILES = [
+    "tenants: [[acme, Acme]]",
+    "tenants:\n- {name: Acme}",
+    "tennants: []",
+    "event_types: [{name: wrong.command, archived: 'no'}]",
+    "event_types: [{name: wrong.command, schema: [1]}]",
+    "sources:\n- {slug: wrong-command, provider: stripe, routing: [broadcast], config: {secrets: ['s ']}, colour: red}",
+    "sources: [{slug: wrong-command, provider: stripe, config: {secrets: ['${NOT_SET_ANYWHERE}']}}]",
+    "sources: [",
+]
+
+
+def test_wrong_commands_are_refused_in_words(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "deployment.yaml"
+    told = []
+    for text in FILES:
+        file.write_text(text, encoding="utf-8")
+        told.append(f"{text}\n{complaint(world, 'apply', str(file))}".replace(str(tmp_path), "…"))
+    for arguments in (
+        ["apply", "missing.yaml"],
+        ["--token", "phk_wrong"],
+        ["--api-url", "http://127.0.0.1:9"],
+        ["--api-url", "not a URL"],
+    ):
+        command = arguments if arguments[0] == "apply" else ["event-types", "list", *arguments]
+        told.append(f"$ posthorn {' '.join(command)}\n{complaint(world, *command)}")
+
+    riddles = [text for text in told if RIDDLES.search(text)]
+    assert riddles == [], "words of Rust in an error"
+    compare("wrong-commands.txt", "\n\n".join(told) + "\n")
+
+
+def complaint(world: World, *arguments: str) -> str:
+    ran = world.posthorn(*arguments)
+    assert ran.returncode != 0, ran.stdout
+    return re.sub(r"\breq_[0-9a-f]{32}\b", "req_…", ran.stderr.strip())
 
 
 def answered(client: Client, request: Request) -> str:
@@ -258,10 +298,11 @@ def refusal(answer: httpx.Response) -> list[str]:
     return [head if len(errors) == 1 else f"{head}: {problem['detail']}", *errors]
 
 
-def compare(told: str) -> None:
+def compare(name: str, told: str) -> None:
+    snapshot = SNAPSHOTS / name
     if os.environ.get("POSTHORN_WRITE_SNAPSHOTS"):
-        SNAPSHOT.parent.mkdir(exist_ok=True)
-        SNAPSHOT.write_text(told, encoding="utf-8")
-    kept = SNAPSHOT.read_text(encoding="utf-8")
+        SNAPSHOTS.mkdir(exist_ok=True)
+        snapshot.write_text(told, encoding="utf-8")
+    kept = snapshot.read_text(encoding="utf-8")
     differences = difflib.unified_diff(kept.splitlines(), told.splitlines(), "kept", "told", lineterm="")
     assert told == kept, "\n".join(["the answers read differently:", *differences])

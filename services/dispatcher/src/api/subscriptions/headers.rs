@@ -102,7 +102,11 @@ pub(super) fn sealed(
         }
         let printable = text.bytes().all(|b| (b' '..=b'~').contains(&b));
         let holds = (1..=1024).contains(&text.len()) && printable && text.trim() == text;
-        checks.require(holds, &pointer(&name), "must be a text of 1 to 1024 printable ASCII characters, without a blank at an end");
+        checks.require(
+            holds,
+            &pointer(&name),
+            "must be a text of 1 to 1024 printable ASCII characters, without a blank at an end",
+        );
         let is_secret = matches!(value, GivenValue::Marked(_)) || is_secret_header(&name, text);
         let text = text.to_owned();
         values.insert(name, if is_secret { HeaderValue::Secret(text.into()) } else { HeaderValue::Plain(text) });

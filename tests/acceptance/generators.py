@@ -57,10 +57,10 @@ def openapi_generator(generator: str, directory: Path, contract: Path = CONTRACT
         raise GeneratorFailed("\n".join(complaints))
 
 
-def npm_packages(directory: Path) -> None:
-    """Installs the pinned packages into `directory`."""
+def npm_packages(directory: Path, pins: Path = TYPESCRIPT) -> None:
+    """Installs the packages that `pins` names into `directory`."""
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(TYPESCRIPT / name, directory)
+        shutil.copy(pins / name, directory)
     npm = _node_directory() / "lib/node_modules/npm/bin/npm-cli.js"
     _node(str(npm), "ci", "--no-audit", "--no-fund", "--prefer-offline", directory=directory)
 

@@ -20,6 +20,7 @@ RULES: list[tuple[str, str, str]] = [
     ("createSource|updateSource", r"/routing(/.*)?", "a tenant's leads to that tenant; headers are for `internal`"),
     ("createSource|updateSource", r"/slug", "only the operator's source has one, and only from its beginning"),
     ("createSubscription", r"/tenant_id", "the query names another, or the operator names none"),
+    ("createSubscription|updateSubscription", r"/headers/.*", "`•••` needs a stored secret of that name"),
     ("createSubscription|updateSubscription", r"/signatures/[0-9]+(/header)?", "no two write the same header"),
     ("createSubscription|updateSubscription", r"/tls(/.*)?", "no pattern says what a certificate or a key in PEM is"),
     ("createSubscription|updateSubscription", r"/url", "some texts of that form are no URL"),

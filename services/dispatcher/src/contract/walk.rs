@@ -81,9 +81,11 @@ impl Walk<'_> {
         let told = others.into_iter().map(|branch| {
             let mut walk = Walk { contract: self.contract, found: Vec::new() };
             walk.value(branch, value, at, !nulls.is_empty());
-            walk.found
+            let of_type = types(self.contract.resolved(branch)).iter().any(|name| is_of_type(name, value));
+            (!of_type, walk.found)
         });
-        self.found.extend(told.min_by_key(Vec::len).unwrap_or_default());
+        let nearest = told.min_by_key(|(other_type, found)| (!found.is_empty(), *other_type, found.len()));
+        self.found.extend(nearest.map(|(_, found)| found).unwrap_or_default());
     }
 
     fn object(&mut self, schema: &Value, members: &Map<String, Value>, at: &str) {

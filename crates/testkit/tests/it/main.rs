@@ -10,6 +10,7 @@ mod cors;
 mod counts;
 mod erasure;
 mod event_types;
+mod headers;
 mod health;
 mod lists;
 mod machine;

@@ -1,11 +1,14 @@
 //! A sealing key is given up: what it sealed is sealed anew, beside whatever else goes on.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use posthorn_core::id::RejectedRequestId;
+use posthorn_core::subscription::HeaderValue;
 use posthorn_store::rejected_requests::{self, Rejected};
 use posthorn_store::reseal::{self, Count, Shelf};
 use posthorn_store::seal::{Error, Sealer};
-use posthorn_store::subscriptions::{self, SealedIdentity};
+use posthorn_store::subscriptions::{self, Headers, SealedIdentity};
 use posthorn_testkit::Database;
 use uuid::Uuid;
 
@@ -87,6 +90,29 @@ async fn the_key_of_a_client_certificate_is_sealed_anew_as_well() {
     assert_eq!((page.resealed, page.unopened.len()), (1, 0));
     let (row, _) = subscriptions::find(&client, None, id).await.unwrap().unwrap();
     assert_eq!(sealer(K2).open(id.as_uuid(), &row.tls.client_identity.unwrap().key).unwrap(), b"a key");
+    subscriptions::delete(&client, None, id, Timestamp::now()).await.unwrap();
+    assert_eq!(reseal::census(&client).await.unwrap(), [], "gone at once");
+}
+
+#[tokio::test]
+async fn headers_are_sealed_with_the_new_key_and_counted() {
+    let database = Database::create().await;
+    let client = database.store.client().await.unwrap();
+    let (_, id) = subscribed(&client).await;
+    let (mut row, _) = subscriptions::find(&client, None, id).await.unwrap().unwrap();
+    let given = BTreeMap::from([("Authorization".to_owned(), HeaderValue::Plain("Bearer 1".to_owned()))]);
+    row.headers = Headers::seal(&sealer(K1), id, given);
+    subscriptions::update(&client, &row).await.unwrap();
+    let count = |key_id: &str| Count { table: "subscriptions", key_id: key_id.into(), values: 1 };
+    assert_eq!(reseal::census(&client).await.unwrap(), [count("k1")]);
+
+    let both = sealer(&format!("{K2},{K1}"));
+    let page = reseal::page(&client, &both, Shelf::SubscriptionHeaders, Uuid::nil(), 3).await.unwrap().unwrap();
+
+    assert_eq!((page.resealed, page.unopened.len()), (1, 0));
+    assert_eq!(reseal::census(&client).await.unwrap(), [count("k2")]);
+    let (row, _) = subscriptions::find(&client, None, id).await.unwrap().unwrap();
+    assert_eq!(row.headers.open(&sealer(K2), id).unwrap()["Authorization"].expose(), "Bearer 1");
     subscriptions::delete(&client, None, id, Timestamp::now()).await.unwrap();
     assert_eq!(reseal::census(&client).await.unwrap(), [], "gone at once");
 }

@@ -88,6 +88,23 @@ def test_what_differs_is_told_by_its_pointer_and_changed_and_secrets_are_told_by
     assert lines(deployment.apply()) == ["0 changed, 6 as they are"]
 
 
+def test_secret_headers_are_told_by_fingerprint_and_changed_once(deployment: Deployment) -> None:
+    headers = {"Authorization": "Bearer ${ACME_TOKEN}", "X-Customer": {"value": "${ACME_TOKEN}", "secret": True}}
+    deployment.document["subscriptions"][0]["headers"] = headers | {"X-Team": "billing"}
+    deployment.environment["ACME_TOKEN"] = "first-token-of-acme"
+    lines(deployment.apply())
+    assert lines(deployment.apply()) == ["0 changed, 6 as they are"]
+    deployment.environment["ACME_TOKEN"] = "second-token-of-acme"
+
+    told = lines(deployment.apply())
+
+    assert "    /headers/Authorization: changed" in told
+    assert "    /headers/X-Customer: changed" in told
+    assert "token-of-acme" not in "".join(told)
+    assert told[-1] == "1 changed, 5 as they are"
+    assert lines(deployment.apply()) == ["0 changed, 6 as they are"]
+
+
 def test_pruning_deletes_a_tenants_subscriptions_that_the_file_does_not_name(deployment: Deployment) -> None:
     lines(deployment.apply())
     gone = deployment.document["subscriptions"].pop()

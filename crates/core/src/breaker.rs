@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_down_fails_within_the_window() {
-        let down = || std::iter::repeat(true).take(100_000);
+        let down = || std::iter::repeat_n(true, 100_000);
         assert_eq!(fails_at(&mut Window::default(), 1, 0, down()), Some(19), "twenty attempts at once");
         let mut busy = Window::default();
         assert_eq!(fails_at(&mut busy, 10, 0, random(0.3).take(12_000)), None);
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn attempts_before_the_breaker_closed_do_not_count() {
         let mut window = Window::default();
-        assert!(fails_at(&mut window, 1, 0, std::iter::repeat(true).take(25)).is_some());
+        assert!(fails_at(&mut window, 1, 0, std::iter::repeat_n(true, 25)).is_some());
         assert!(window.is_failing(&LIMITS, None, at(1)));
         assert!(!window.is_failing(&LIMITS, Some(at(0)), at(1)));
         assert!(!window.is_failing(&LIMITS, Some(at(0)), at(100)), "nor do those in a row");

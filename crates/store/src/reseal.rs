@@ -20,10 +20,11 @@ pub enum Shelf {
     RejectedRequests,
 }
 
-/// How many of a table's values one key sealed.
+/// How many of a shelf's values one key sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Count {
-    pub table: &'static str,
+    /// A shelf's name, or `idempotency_keys`.
+    pub shelf: &'static str,
     pub key_id: String,
     pub values: i64,
 }
@@ -48,8 +49,12 @@ impl Shelf {
         Self::RejectedRequests,
     ];
 
-    pub fn table(self) -> &'static str {
-        self.place().0
+    /// Its name in counts: the table's, but for headers, which share a table with the keys of client certificates.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SubscriptionHeaders => "subscription_headers",
+            _ => self.place().0,
+        }
     }
 
     fn place(self) -> (&'static str, &'static str) {
@@ -63,17 +68,19 @@ impl Shelf {
     }
 }
 
-/// How many values each key sealed, table by table.
+/// How many values each key sealed, shelf by shelf.
 pub async fn census(db: &impl GenericClient) -> Result<Vec<Count>> {
     let mut counts = Vec::new();
-    for (table, column) in Shelf::ALL.map(Shelf::place).into_iter().chain([("idempotency_keys", "response")]) {
+    let shelves = Shelf::ALL.map(|shelf| (shelf.name(), shelf.place()));
+    for (shelf, (table, column)) in shelves.into_iter().chain([("idempotency_keys", ("idempotency_keys", "response"))])
+    {
         // A value opens with the length of its key's id and the id itself.
         let statement = format!(
             "SELECT encode(substring({column} FROM 2 FOR get_byte({column}, 0)), 'escape') AS key_id, count(*) AS values
              FROM {table} WHERE octet_length({column}) > 0 GROUP BY 1 ORDER BY 1"
         );
         for row in db.query(&statement, &[]).await? {
-            counts.push(Count { table, key_id: row.get("key_id"), values: row.get("values") });
+            counts.push(Count { shelf, key_id: row.get("key_id"), values: row.get("values") });
         }
     }
     Ok(counts)

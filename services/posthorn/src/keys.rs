@@ -65,10 +65,10 @@ impl Record {
                 after = last;
                 stuck += unopened.len();
                 for (id, error) in unopened {
-                    say(format_args!("{} {id} stays as it is: {error}", shelf.table()));
+                    say(format_args!("{} {id} stays as it is: {error}", shelf.name()));
                 }
             }
-            say(format_args!("{}: {resealed} sealed anew", shelf.table()));
+            say(format_args!("{}: {resealed} sealed anew", shelf.name()));
         }
         tell(store.sealer(), &reseal::census(&db).await?);
         if stuck > 0 { Err(CliError::Unopened(stuck)) } else { Ok(()) }
@@ -78,7 +78,7 @@ impl Record {
     async fn check(&self, store: &Store, db: &Client) -> Result<(), CliError> {
         for shelf in Shelf::ALL {
             if !reseal::opens(db, store.sealer(), shelf).await? {
-                return Err(CliError::WrongKey(shelf.table()));
+                return Err(CliError::WrongKey(shelf.name()));
             }
         }
         Ok(())
@@ -99,8 +99,8 @@ impl Record {
 
 /// Says what each key sealed, and which ones are needed no more.
 fn tell(sealer: &Sealer, counts: &[Count]) {
-    for Count { table, key_id, values } in counts {
-        say(format_args!("{table:<22} {key_id:<12} {values:>10}"));
+    for Count { shelf, key_id, values } in counts {
+        say(format_args!("{shelf:<22} {key_id:<12} {values:>10}"));
     }
     for key_id in sealer.key_ids().skip(1) {
         say(match need(key_id, counts) {
@@ -127,7 +127,7 @@ enum Need {
 }
 
 fn need(key_id: &str, counts: &[Count]) -> Need {
-    let resealable = |count: &Count| Shelf::ALL.iter().any(|shelf| shelf.table() == count.table);
+    let resealable = |count: &Count| Shelf::ALL.iter().any(|shelf| shelf.name() == count.shelf);
     let sealed: Vec<&Count> = counts.iter().filter(|count| count.key_id == key_id).collect();
     if sealed.is_empty() {
         Need::None
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_key_is_needed_as_long_as_something_is_sealed_with_it() {
-        let count = |table, key_id: &str| Count { table, key_id: key_id.into(), values: 1 };
+        let count = |shelf, key_id: &str| Count { shelf, key_id: key_id.into(), values: 1 };
         let counts = [
             count("source_secrets", "k3"),
             count("source_secrets", "k1"),

@@ -39,7 +39,7 @@ fn rejected(number: u8, sealed_by: Option<&Sealer>) -> Rejected {
 }
 
 fn count(key_id: &str, values: i64) -> Count {
-    Count { table: Shelf::RejectedRequests.table(), key_id: key_id.into(), values }
+    Count { shelf: Shelf::RejectedRequests.name(), key_id: key_id.into(), values }
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn headers_are_sealed_with_the_new_key_and_counted() {
     let given = BTreeMap::from([("Authorization".to_owned(), HeaderValue::Plain("Bearer 1".to_owned()))]);
     row.headers = Headers::seal(&sealer(K1), id, given);
     subscriptions::update(&client, &row).await.unwrap();
-    let count = |key_id: &str| Count { table: "subscriptions", key_id: key_id.into(), values: 1 };
+    let count = |key_id: &str| Count { shelf: "subscription_headers", key_id: key_id.into(), values: 1 };
     assert_eq!(reseal::census(&client).await.unwrap(), [count("k1")]);
 
     let both = sealer(&format!("{K2},{K1}"));

@@ -14,7 +14,8 @@ use posthorn_core::event_type::Pattern;
 use posthorn_core::hold::Hold;
 use posthorn_core::id::{SubscriptionId, TenantId};
 use posthorn_core::operational::Kind;
-use posthorn_core::subscription::Subscription;
+use posthorn_core::retry::RetryPolicy;
+use posthorn_core::subscription::{self, Subscription};
 use posthorn_core::tls::{EndpointTls, Identity};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
@@ -22,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::changes::{self, Change};
+use crate::error::readable;
 use crate::seal::Sealer;
-use crate::{GenericClient, Result, Store, subscriptions};
+use crate::{Error, GenericClient, Result, Store, subscriptions};
 
 /// A subscription with what signs for it.
 #[derive(Clone, Debug)]
@@ -185,51 +187,86 @@ async fn load(db: &impl GenericClient, sealer: &Sealer, id: Option<SubscriptionI
         secrets.entry(id).or_default().push((secret, expires_at));
     }
     let found = subscriptions::snapshot(db, id).await?;
-    Ok(found
-        .into_iter()
-        .filter_map(|row| {
-            let (row, breaker, hold) = row;
-            let secrets = secrets.remove(&row.id).unwrap_or_default();
-            let id = row.id;
-            let entry = entry(row, secrets, (breaker.is_closed(), hold), sealer);
-            if entry.is_none() {
-                error!(subscription.id = %id, "a subscription in the database cannot be read");
-            }
-            entry
-        })
-        .collect())
+    Ok(found.into_iter().filter_map(|known| read(known, &mut secrets, sealer)).collect())
 }
 
-/// A row as dispatch and delivery know it. Written by the API, which parses every part first.
+/// A row as dispatch and delivery know it. One that cannot be read holds its deliveries, as if it were paused: a limit
+/// that cannot be read is never taken for none. Never `None`, since the URL of an unreadable one is a constant.
+fn read(
+    mut known: subscriptions::Known,
+    secrets: &mut HashMap<SubscriptionId, Vec<(SecretString, Option<Timestamp>)>>,
+    sealer: &Sealer,
+) -> Option<Entry> {
+    let secrets = secrets.remove(&known.id).unwrap_or_default();
+    let whole = std::mem::replace(&mut known.whole, Err(Error::Corrupt { what: "subscriptions" }));
+    match whole.and_then(|(row, breaker, hold)| entry(row, secrets, (breaker.is_closed(), hold), sealer)) {
+        Ok(entry) => Some(entry),
+        Err(fault) => {
+            error!(
+                error = &fault as &dyn std::error::Error,
+                subscription.id = %known.id,
+                "a subscription cannot be read, and its deliveries are held: {fault}"
+            );
+            unreadable(known)
+        }
+    }
+}
+
+/// Written by the API, which parses every part first.
 fn entry(
     row: subscriptions::Subscription,
     secrets: Vec<(SecretString, Option<Timestamp>)>,
     (flows, hold): (bool, Option<Hold>),
     sealer: &Sealer,
-) -> Option<Entry> {
+) -> Result<Entry> {
     let tls = tls(row.id, row.tls, sealer);
     let headers = row.headers.open(sealer, row.id);
     let opens = tls.is_ok() && headers.is_ok();
+    let patterns = row.event_types.iter().map(|p| Pattern::parse(p)).collect::<Result<_, _>>().ok();
+    let seconds = |what, seconds: i32| readable(what, u64::try_from(seconds).ok()).map(Duration::from_secs);
     let subscription = Subscription {
         id: row.id,
         tenant_id: row.tenant_id,
         // Whether its address may be reached is asked at each attempt: the deployment may have changed its mind.
-        endpoint: EndpointUrl::known(&row.url).ok()?,
-        event_types: row.event_types.iter().map(|p| Pattern::parse(p)).collect::<Result<_, _>>().ok()?,
+        endpoint: readable("subscriptions.url", EndpointUrl::known(&row.url).ok())?,
+        event_types: readable("subscriptions.event_types", patterns)?,
         sources: row.sources,
         state: row.state,
         retry_policy: row.retry_policy,
-        timeout: Duration::from_secs(u64::try_from(row.timeout_seconds).ok()?),
-        max_in_flight: u32::try_from(row.max_in_flight).ok()?,
+        timeout: seconds("subscriptions.timeout_seconds", row.timeout_seconds)?,
+        max_in_flight: readable("subscriptions.max_in_flight", u32::try_from(row.max_in_flight).ok())?,
         ordered: row.ordered,
-        ordered_max_block: Duration::from_secs(u64::try_from(row.ordered_max_block_seconds).ok()?),
+        ordered_max_block: seconds("subscriptions.ordered_max_block_seconds", row.ordered_max_block_seconds)?,
         rate_limit: row.rate_limit,
         headers: headers.unwrap_or_default().into_iter().collect(),
         tls: tls.unwrap_or_default(),
         payload_format: row.payload_format,
         signatures: row.signatures,
     };
-    Some(Entry { subscription, secrets, flows, hold, opens })
+    Ok(Entry { subscription, secrets, flows, hold, opens })
+}
+
+/// What matches the events that the row matches, as far as its patterns can be read, and sends none of them.
+fn unreadable(known: subscriptions::Known) -> Option<Entry> {
+    let subscription = Subscription {
+        id: known.id,
+        tenant_id: known.tenant_id,
+        endpoint: EndpointUrl::known("https://unreadable.invalid/").ok()?,
+        event_types: known.event_types.iter().filter_map(|pattern| Pattern::parse(pattern).ok()).collect(),
+        sources: known.sources,
+        state: if known.is_disabled { subscription::State::Disabled } else { subscription::State::Paused },
+        retry_policy: RetryPolicy::default(),
+        timeout: Duration::from_secs(1),
+        max_in_flight: 1,
+        ordered: false,
+        ordered_max_block: Duration::from_secs(1),
+        rate_limit: None,
+        headers: Vec::new(),
+        tls: None,
+        payload_format: subscription::PayloadFormat::Standard,
+        signatures: Vec::new(),
+    };
+    Some(Entry { subscription, secrets: Vec::new(), flows: true, hold: None, opens: false })
 }
 
 /// `Err`: the key of its client certificate does not open.

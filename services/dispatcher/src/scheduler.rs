@@ -12,7 +12,7 @@ use posthorn_bus::topology::shard;
 use posthorn_core::breaker::{Admitted, drain_rate};
 use posthorn_core::order::{self, Head};
 use posthorn_core::subscription::State;
-use posthorn_core::time::{since, whole_micros};
+use posthorn_core::time::{later, since, whole_micros};
 use posthorn_core::{hold, pace};
 use posthorn_store::schedule::ordered::{self, Ordered};
 use posthorn_store::schedule::{self, Allowance, Due, Line};
@@ -40,6 +40,9 @@ const ATTENTION: Duration = Duration::from_secs(1);
 /// For how long the database has to answer before lost messages are replaced: after an outage, workers record first
 /// what they sent meanwhile.
 const RECORDERS_FIRST: Duration = Duration::from_secs(5);
+
+/// When the scheduler looks again at a subscription that cannot be read: a row that is mended in SQL wakes nothing.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 
 /// A round that takes longer met a database that was away.
 const LONG_ROUND: Duration = Duration::from_secs(1);
@@ -167,6 +170,9 @@ impl Scheduler {
             sleep: false,
             probe: false,
         };
+        if !due.is_readable {
+            return Allowance { not_before: later(now, UNREADABLE_PAUSE), ..nobody };
+        }
         if due.state != Some(State::Active) {
             return Allowance { sleep: true, ..nobody };
         }

@@ -17,6 +17,7 @@ use posthorn_core::id::{DeliveryId, EventId, SubscriptionId, TenantId};
 use posthorn_core::pace::Bucket;
 use posthorn_core::subscription::{self, RateLimit};
 use tokio_postgres::Row;
+use tracing::error;
 use uuid::Uuid;
 
 use crate::error::readable;
@@ -28,6 +29,8 @@ pub struct Due {
     pub subscription_id: SubscriptionId,
     /// `None` when the subscription was deleted.
     pub state: Option<subscription::State>,
+    /// Whether all of the row can be read. Of one that cannot nothing is sent: its limits are not known.
+    pub is_readable: bool,
     /// Deliveries a second; `None` is no limit.
     pub per_second: Option<f64>,
     pub bucket: Bucket,
@@ -63,22 +66,43 @@ pub async fn due_subscriptions(db: &Transaction<'_>, limit: i64, now: Timestamp)
         )
         .await?;
     let rows = db.query(&statement, &[&limit, &now]).await?;
-    rows.iter()
-        .map(|row| {
-            let state = (!row.get::<_, bool>("deleted")).then(|| row.get::<_, &str>("state"));
-            Ok(Due {
-                subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
-                state: state.map(|s| readable("subscriptions.state", crate::subscriptions::state(s))).transpose()?,
-                per_second: crate::subscriptions::rate_limit(row)?.map(RateLimit::per_second),
-                bucket: Bucket { tokens: row.get("tokens"), at: row.get("tokens_at") },
-                timeout_secs: row.get("timeout_seconds"),
-                breaker: health::breaker(row)?,
-                closed_at: row.get("breaker_closed_at"),
-                hold: health::hold(row),
-                line: row.get::<_, bool>("ordered").then(|| line(row)),
-            })
-        })
-        .collect()
+    Ok(rows.iter().map(due).collect())
+}
+
+/// One that cannot be read keeps no other from being served.
+fn due(row: &Row) -> Due {
+    let is_deleted: bool = row.get("deleted");
+    let read = || -> Result<_> {
+        let state = readable("subscriptions.state", crate::subscriptions::state(row.get("state")))?;
+        Ok((state, crate::subscriptions::rate_limit(row)?, health::breaker(row)?))
+    };
+    let due = Due {
+        subscription_id: SubscriptionId::from_uuid(row.get("subscription_id")),
+        state: None,
+        is_readable: true,
+        per_second: None,
+        bucket: Bucket { tokens: row.get("tokens"), at: row.get("tokens_at") },
+        timeout_secs: row.get("timeout_seconds"),
+        breaker: Breaker::CLOSED,
+        closed_at: row.get("breaker_closed_at"),
+        hold: health::hold(row),
+        line: None,
+    };
+    match read() {
+        _ if is_deleted => due,
+        Ok((state, limit, breaker)) => Due {
+            state: Some(state),
+            per_second: limit.map(RateLimit::per_second),
+            breaker,
+            line: row.get::<_, bool>("ordered").then(|| line(row)),
+            ..due
+        },
+        Err(fault) => {
+            let id = due.subscription_id;
+            error!(error = &fault as &dyn std::error::Error, subscription.id = %id, "nothing of it is released: {fault}");
+            Due { state: Some(subscription::State::Paused), is_readable: false, ..due }
+        }
+    }
 }
 
 fn line(row: &Row) -> Line {

@@ -235,11 +235,19 @@ pub async fn list(
     rows.iter().map(with_runtime).collect()
 }
 
+/// A subscription in a snapshot: one that cannot be read keeps no other from being known, and events still match it.
+#[derive(Debug)]
+pub struct Known {
+    pub id: SubscriptionId,
+    pub tenant_id: TenantId,
+    pub event_types: Vec<String>,
+    pub sources: Vec<String>,
+    pub is_disabled: bool,
+    pub whole: Result<(Subscription, Breaker, Option<Hold>)>,
+}
+
 /// For a snapshot: one, or all, with what may hold them back. Disabled ones are among them, deleted ones are not.
-pub async fn snapshot(
-    db: &impl GenericClient,
-    id: Option<SubscriptionId>,
-) -> Result<Vec<(Subscription, Breaker, Option<Hold>)>> {
+pub async fn snapshot(db: &impl GenericClient, id: Option<SubscriptionId>) -> Result<Vec<Known>> {
     let sql = format!(
         "SELECT {COLUMNS}, r.breaker, r.breaker_until, r.cooldowns, r.probes_succeeded, r.probes_failed, r.hold_until,
                 r.hold_per_second
@@ -248,7 +256,16 @@ pub async fn snapshot(
     );
     let statement = db.prepare_cached(&sql).await?;
     let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
-    rows.iter().map(|row| Ok((subscription(row)?, health::breaker(row)?, health::hold(row)))).collect()
+    let whole = |row: &Row| Ok((subscription(row)?, health::breaker(row)?, health::hold(row)));
+    let known = |row: &Row| Known {
+        id: SubscriptionId::from_uuid(row.get("id")),
+        tenant_id: TenantId::from_uuid(row.get("tenant_id")),
+        event_types: row.get("event_types"),
+        sources: row.get("sources"),
+        is_disabled: row.get::<_, &str>("state") == "disabled",
+        whole: whole(row),
+    };
+    Ok(rows.iter().map(known).collect())
 }
 
 /// False if the caller has no such subscription. What still waits for it is left to the scheduler.

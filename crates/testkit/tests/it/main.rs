@@ -26,4 +26,5 @@ mod samples;
 mod sources;
 mod subscriptions;
 mod takeover;
+mod unreadable;
 mod upgrade;

@@ -82,9 +82,8 @@ impl Api {
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<reqwest::Url, CliError> {
         let base = self.api_url.trim_end_matches('/');
-        let mut url: reqwest::Url = format!("{base}{path}")
-            .parse()
-            .map_err(|_| CliError::Missing("a dispatcher's URL as POSTHORN_API_URL (or --api-url)"))?;
+        let mut url: reqwest::Url =
+            format!("{base}{path}").parse().map_err(|_| CliError::NoUrl("POSTHORN_API_URL (or --api-url)"))?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }

@@ -14,6 +14,8 @@ pub enum CliError {
     },
     #[error("{0} is needed: give it as an option or in the environment")]
     Missing(&'static str),
+    #[error("{0} must be an absolute URL, such as `http://127.0.0.1:8081`")]
+    NoUrl(&'static str),
     #[error("the request could not be made")]
     Request(#[from] reqwest::Error),
     #[error("cannot reach {url}, which {setting} names")]

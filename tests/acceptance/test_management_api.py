@@ -151,6 +151,16 @@ SUBSCRIPTION_FAULTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("body", [b"", b"{}"])
+@pytest.mark.parametrize("order", ["rotate-secret", "pause", "resume", "test"])
+def test_a_post_that_needs_no_body_takes_none_and_an_empty_object(stage: Stage, order: str, body: bytes) -> None:
+    subscription = stage.tenant().subscribe(stage.endpoint().url, "*")
+
+    answer = stage.operator.call("POST", f"{subscription.path}/{order}", content=body)
+
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize(("fault", "pointer"), SUBSCRIPTION_FAULTS, ids=lambda value: str(value)[:60])
 def test_a_wrong_field_of_a_subscription_is_named(stage: Stage, fault: dict[str, Any], pointer: str) -> None:
     tenant = stage.tenant()

@@ -33,7 +33,7 @@ fn default_overlap() -> u64 {
 impl Rotation {
     /// Reads a request's body. Invalid where the overlap is longer than a week.
     pub fn parse(body: &Body) -> ApiResult<Self> {
-        let rotation: Self = body.parse(Shape::RotateSecret)?;
+        let rotation: Self = body.parse_optional(Shape::RotateSecret)?;
         let mut checks = Checks::default();
         checks.require(
             rotation.overlap_seconds <= MAX_OVERLAP_SECONDS,

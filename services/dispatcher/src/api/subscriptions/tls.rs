@@ -45,7 +45,7 @@ impl Given {
             (Some(_), None) => checks.fail("/tls/client_key", "is required with `client_certificate`"),
             (None, Some(_)) => checks.fail("/tls/client_certificate", "is required with `client_key`"),
             (None, None) if self.ca_bundle.is_none() => {
-                checks.fail("/tls", "must have at least one field, or be `null`")
+                checks.fail("/tls", "must have at least one field, or be `null`");
             }
             _ => {}
         }

@@ -271,7 +271,7 @@ mod tests {
         let ip = json!({ "allowed_ips": ["10.0.0.0/8", "::ffff:10.0.0.1"] });
         let spelled = json!({ "event_types": ["Push Hook", "*.paid", ""] });
         let rule =
-            "must be an event type such as `invoice.paid`, a prefix such as `invoice.*`, or `*`; up to 128 characters";
+            "must be an event type such as `invoice.paid`, or a pattern such as `invoice.*`, of up to 128 characters";
         assert_eq!(told(Shape::SubscriptionUpdate, &spelled), [format!("/event_types/2: {rule}")]);
         assert_eq!(told(Shape::SourceUpdate, &ip), [""; 0]);
         let config = json!({ "config": { "secrets": ["a"], "dedup": [] }, "max_body_bytes": null });

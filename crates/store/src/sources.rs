@@ -154,10 +154,25 @@ pub async fn list(db: &impl GenericClient, tenant: Option<TenantId>, page: Page)
     rows.iter().map(source).collect()
 }
 
-/// All of them, for a snapshot.
-pub async fn all(db: &impl GenericClient) -> Result<Vec<Source>> {
-    let statement = db.prepare_cached(&format!("SELECT {COLUMNS} FROM sources")).await?;
-    db.query(&statement, &[]).await?.iter().map(source).collect()
+/// A source in a snapshot, which has to stand for itself: one that cannot be read keeps no other from being known.
+#[derive(Debug)]
+pub struct Known {
+    pub id: SourceId,
+    /// What stands in the URL.
+    pub address: String,
+    pub source: Result<Source>,
+}
+
+/// For a snapshot: one, or all.
+pub async fn snapshot(db: &impl GenericClient, id: Option<SourceId>) -> Result<Vec<Known>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, coalesce(slug, token, '') AS address FROM sources WHERE ($1::uuid IS NULL OR id = $1)"
+    );
+    let statement = db.prepare_cached(&sql).await?;
+    let rows = db.query(&statement, &[&id.map(|id| *id.as_uuid())]).await?;
+    let known =
+        |row: &Row| Known { id: SourceId::from_uuid(row.get("id")), address: row.get("address"), source: source(row) };
+    Ok(rows.iter().map(known).collect())
 }
 
 /// False if the caller has no such source.

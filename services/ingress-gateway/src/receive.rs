@@ -80,6 +80,7 @@ async fn answered(
     let (door, outcome) = match address.map(|address| (address, gateway.sources.find(&address.source))) {
         Some((_, Found::NotLoaded)) => (None, Err(GatewayError::NotLoaded)),
         None | Some((_, Found::Nothing)) => (None, Err(unknown(&gateway.sources, request.path()))),
+        Some((_, Found::Unreadable(detail))) => (None, Err(GatewayError::Misconfigured { detail })),
         Some((address, Found::Door(door))) => {
             let outcome = take_in(gateway, &door, address, sender, &mut raw, payload, now).await;
             (Some(door), outcome)
@@ -285,7 +286,10 @@ fn new_event(
         Ok(schema) => schema,
         // Fail closed: a schema that cannot be used allows nothing.
         Err(detail) if door.validate == Validation::Enforce => return Err(GatewayError::Misconfigured { detail }),
-        Err(_) => return Ok(event),
+        Err(fault) => {
+            event.schema_violation = Some(fault);
+            return Ok(event);
+        }
     };
     if let Err(violation) = schema.check(&Data::read(&event.content_type, &event.body)) {
         if door.validate == Validation::Enforce {

@@ -13,6 +13,7 @@ use posthorn_core::provider::Provider;
 use posthorn_core::routing::Routing;
 use posthorn_core::schema::{Schema, Validation};
 use posthorn_core::signature::Verifier;
+use posthorn_process::telemetry::chain;
 use posthorn_store::changes::{self, Change};
 use posthorn_store::{Store, event_types, sources};
 use serde::Deserialize;
@@ -53,6 +54,7 @@ struct Rate {
 
 /// What a source answers instead of the usual.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Response {
     pub status: u16,
     pub content_type: String,
@@ -79,16 +81,35 @@ pub struct Sources {
     schemas: Arc<RwLock<Schemas>>,
 }
 
-type Doors = HashMap<String, Arc<Door>>;
+type Doors = HashMap<String, Place>;
 type Schemas = HashMap<String, KnownSchema>;
-/// A schema of the catalogue, or why it cannot be used.
+/// `Err` tells why a schema of the catalogue cannot be used.
 type KnownSchema = Result<Arc<Schema>, String>;
 type Rates = HashMap<SourceId, Arc<Rate>>;
+
+/// What is at an address.
+#[derive(Clone, Debug)]
+enum Place {
+    Door(Arc<Door>),
+    /// A source whose row cannot be read, and why.
+    Unreadable(SourceId, String),
+}
+
+impl Place {
+    fn id(&self) -> SourceId {
+        match self {
+            Self::Door(door) => door.id,
+            Self::Unreadable(id, _) => *id,
+        }
+    }
+}
 
 /// What is known of an address.
 #[derive(Clone, Debug)]
 pub enum Found {
     Door(Arc<Door>),
+    /// There is a source which cannot be read: everything is refused as our fault, for this reason.
+    Unreadable(String),
     Nothing,
     /// The sources are not loaded: whether there is one is not known.
     NotLoaded,
@@ -98,11 +119,15 @@ impl Sources {
     pub fn find(&self, address: &str) -> Found {
         match self.doors.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             None => Found::NotLoaded,
-            Some(doors) => doors.get(address).cloned().map_or(Found::Nothing, Found::Door),
+            Some(doors) => match doors.get(address) {
+                None => Found::Nothing,
+                Some(Place::Door(door)) => Found::Door(Arc::clone(door)),
+                Some(Place::Unreadable(_, fault)) => Found::Unreadable(fault.clone()),
+            },
         }
     }
 
-    /// The schema of an event type, if the catalogue has one.
+    /// The schema of an event type; `None`: the catalogue has none.
     pub fn schema(&self, event_type: &EventType) -> Option<KnownSchema> {
         self.schemas.read().unwrap_or_else(PoisonError::into_inner).get(event_type.as_str()).cloned()
     }
@@ -110,8 +135,11 @@ impl Sources {
     /// The rate limits of now, so that a new snapshot does not fill their buckets.
     fn rates(&self) -> Rates {
         let doors = self.doors.read().unwrap_or_else(PoisonError::into_inner);
-        let doors = doors.iter().flat_map(HashMap::values);
-        doors.filter_map(|door| Some((door.id, Arc::clone(door.rate.as_ref()?)))).collect()
+        let rate = |place: &Place| match place {
+            Place::Door(door) => Some((door.id, Arc::clone(door.rate.as_ref()?))),
+            Place::Unreadable(..) => None,
+        };
+        doors.iter().flat_map(HashMap::values).filter_map(rate).collect()
     }
 
     fn replace(&self, doors: Doors) {
@@ -122,12 +150,12 @@ impl Sources {
         *self.schemas.write().unwrap_or_else(PoisonError::into_inner) = schemas;
     }
 
-    fn replace_one(&self, id: SourceId, door: Option<(String, Arc<Door>)>) {
+    fn replace_one(&self, id: SourceId, place: Option<(String, Place)>) {
         let mut doors = self.doors.write().unwrap_or_else(PoisonError::into_inner);
         // Before the first complete load, that will bring it.
         let Some(doors) = doors.as_mut() else { return };
-        doors.retain(|_, known| known.id != id);
-        doors.extend(door);
+        doors.retain(|_, known| known.id() != id);
+        doors.extend(place);
     }
 }
 
@@ -160,7 +188,7 @@ const RELOAD: Duration = Duration::from_secs(20);
 async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> {
     load_schemas(store, known).await?;
     let client = store.client().await?;
-    let all = sources::all(&client).await?;
+    let all = sources::snapshot(&client, None).await?;
     let ids: Vec<SourceId> = all.iter().map(|source| source.id).collect();
     let mut secrets: HashMap<SourceId, Vec<sources::Secret>> = HashMap::new();
     for (id, secret) in sources::secrets(&client, store.sealer(), &ids).await? {
@@ -171,7 +199,7 @@ async fn load_all(store: &Store, known: &Sources) -> posthorn_store::Result<()> 
         .into_iter()
         .map(|source| {
             let secrets = secrets.remove(&source.id).unwrap_or_default();
-            (source.address().to_owned(), Arc::new(door(source, secrets, &rates)))
+            place(source, secrets, &rates)
         })
         .collect::<Doors>();
     known.replace(doors);
@@ -184,7 +212,7 @@ async fn load_schemas(store: &Store, known: &Sources) -> posthorn_store::Result<
         let schema = Schema::parse(&schema).map(Arc::new).map_err(|fault| {
             // Written by the API, which parses them first.
             error!(error = &fault as &dyn std::error::Error, "the schema of `{name}` cannot be used");
-            fault.to_string()
+            format!("the schema of `{name}` cannot be used: {fault}")
         });
         (name, schema)
     });
@@ -194,34 +222,46 @@ async fn load_schemas(store: &Store, known: &Sources) -> posthorn_store::Result<
 
 async fn load_one(store: &Store, known: &Sources, id: SourceId) -> posthorn_store::Result<()> {
     let client = store.client().await?;
-    let found = sources::find(&client, None, id).await?;
+    let found = sources::snapshot(&client, Some(id)).await?.pop();
     let secrets = sources::secrets(&client, store.sealer(), &[id]).await?;
     let rates = known.rates();
-    let door = found.map(|source| {
+    let place = found.map(|source| {
         let secrets = secrets.into_iter().map(|(_, secret)| secret).collect();
-        (source.address().to_owned(), Arc::new(door(source, secrets, &rates)))
+        place(source, secrets, &rates)
     });
-    info!(source.id = %id, gone = door.is_none(), "a source changed");
-    known.replace_one(id, door);
+    info!(source.id = %id, gone = place.is_none(), "a source changed");
+    known.replace_one(id, place);
     Ok(())
+}
+
+/// A source at its address. A part of it that cannot be read is never taken for one that is not there.
+fn place(known: sources::Known, secrets: Vec<sources::Secret>, rates: &Rates) -> (String, Place) {
+    let place = match known.source {
+        Ok(source) => Place::Door(Arc::new(door(source, secrets, rates))),
+        Err(fault) => {
+            let fault = chain(&fault);
+            error!(source.id = %known.id, "a source can take nothing in: {fault}");
+            Place::Unreadable(known.id, fault)
+        }
+    };
+    (known.address, place)
 }
 
 fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -> Door {
     let ids = secrets.iter().map(|secret| (secret.id, secret.expires_at)).collect();
     let texts = secrets.into_iter().map(|secret| secret.secret).collect();
     let verifier = Verifier::new(source.provider, &source.config, texts).map_err(|fault| fault.to_string());
-    // Written by the API, which parses all of it first. A part that cannot be read is never as if it were not there: the
-    // source takes nothing in.
-    let (parts, verifier) = match Parts::read(&source) {
-        Ok(parts) => (parts, verifier),
-        Err(fault) => (Parts::default(), Err(fault)),
+    let (limits, verifier) = match Limits::of(&source) {
+        Ok(limits) => (limits, verifier),
+        Err(fault) => (Limits::default(), Err(fault)),
     };
     if let Err(fault) = &verifier {
         error!(source.id = %source.id, "a source can take nothing in: {fault}");
     }
-    let Parts { allowed, per_second, address_rate, max_body_bytes, response } = parts;
+    let Limits { allowed, rate, max_body_bytes, response } = limits;
     let known = rates.get(&source.id).cloned();
-    let rate = per_second.map(|per_second| {
+    let address_rate = rate.per_address_per_second;
+    let rate = rate.per_second.map(|per_second| {
         let fresh = || Arc::new(Rate { per_second, bucket: Mutex::new(Bucket { tokens: 0.0, at: None }) });
         known.filter(|known| known.per_second == per_second).unwrap_or_else(fresh)
     });
@@ -242,44 +282,40 @@ fn door(source: sources::Source, secrets: Vec<sources::Secret>, rates: &Rates) -
     }
 }
 
-/// What a source's row says beside its scheme.
+/// What a source takes in, and what it answers.
 #[derive(Default)]
-struct Parts {
+struct Limits {
     allowed: AllowList,
-    per_second: Option<f64>,
-    address_rate: Option<f64>,
+    rate: RateLimit,
     max_body_bytes: Option<usize>,
     response: Option<Response>,
 }
 
-impl Parts {
-    /// Fails with the field that cannot be read.
-    fn read(source: &sources::Source) -> Result<Self, String> {
-        let limits = match &source.rate_limit {
-            None => RateLimits::default(),
-            Some(limit) => RateLimits::deserialize(limit).map_err(|fault| format!("rate_limit: {fault}"))?,
-        };
-        let positive = |limit: Option<f64>| match limit {
-            Some(rate) if rate.is_nan() || rate <= 0.0 => Err("rate_limit: a rate is above 0".to_owned()),
-            limit => Ok(limit),
-        };
-        let bytes = source.max_body_bytes.map(usize::try_from).transpose();
+/// Requests a second, from all addresses and from one; `None`: no limit.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RateLimit {
+    per_second: Option<f64>,
+    per_address_per_second: Option<f64>,
+}
+
+impl Limits {
+    /// Reads what the API wrote. `Err` names the field that cannot be read.
+    fn of(source: &sources::Source) -> Result<Self, String> {
+        let rate = source.rate_limit.as_ref().map(RateLimit::deserialize).transpose();
+        let rate = rate.map_err(|fault| format!("rate_limit: {fault}"))?.unwrap_or_default();
+        let rates = [rate.per_second, rate.per_address_per_second];
+        if rates.into_iter().flatten().any(|rate| rate <= 0.0) {
+            return Err("rate_limit: a rate is above 0".to_owned());
+        }
+        let max_body_bytes = source.max_body_bytes.map(usize::try_from).transpose();
         let response = source.response.as_ref().map(Response::deserialize).transpose();
         Ok(Self {
             allowed: AllowList::parse(&source.allowed_ips)
                 .map_err(|index| format!("allowed_ips/{index} is no network"))?,
-            per_second: positive(limits.per_second)?,
-            address_rate: positive(limits.per_address_per_second)?,
-            max_body_bytes: bytes.map_err(|fault| format!("max_body_bytes: {fault}"))?,
+            rate,
+            max_body_bytes: max_body_bytes.map_err(|fault| format!("max_body_bytes: {fault}"))?,
             response: response.map_err(|fault| format!("response: {fault}"))?,
         })
     }
-}
-
-/// Requests a second, of a source and of each address; `None`: no limit.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RateLimits {
-    per_second: Option<f64>,
-    per_address_per_second: Option<f64>,
 }

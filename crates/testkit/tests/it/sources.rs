@@ -366,29 +366,3 @@ async fn counts_of_a_source_that_is_deleted_meanwhile_are_dropped() {
     deleting.commit().await.unwrap();
     counting.await.unwrap().unwrap();
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_cannot_be_read_lets_nothing_in() {
-    let world = World::start().await;
-    let api = world.api();
-    let tenant = api.tenant("acme").await;
-    let source = world.source(internal(&tenant, json!({}))).await;
-    let client = world.database.store.client().await.unwrap();
-    for (column, wrong) in [
-        ("rate_limit", r#"{"per_second": "ten"}"#),
-        ("rate_limit", r#"{"per_minute": 10}"#),
-        ("rate_limit", r#"{"per_second": -1}"#),
-        ("response", r#"{"status": "fine"}"#),
-    ] {
-        client.execute(&format!("UPDATE sources SET {column} = '{wrong}'"), &[]).await.unwrap();
-        eventually("nothing is let in", || async {
-            (world.knock(&source, "a", &[TOKEN], "{}").await.status == 503).then_some(())
-        })
-        .await;
-        client.execute(&format!("UPDATE sources SET {column} = NULL"), &[]).await.unwrap();
-        eventually("the source is well again", || async {
-            (world.knock(&source, "a", &[TOKEN], "{}").await.status == 200).then_some(())
-        })
-        .await;
-    }
-}

@@ -174,7 +174,9 @@ async fn judge(
     raw: &RawRequest,
     path_event: Option<&str>,
 ) -> ApiResult<Result<Verdict, Again>> {
-    let allowed = AllowList::parse(&source.allowed_ips).unwrap_or_default();
+    let allowed = AllowList::parse(&source.allowed_ips).map_err(|index| {
+        ApiError::conflict(format!("the source can take nothing in: allowed_ips/{index} is no network"))
+    })?;
     if !allowed.allows(rejected.address.parse().ok()) {
         let detail = format!("this source does not take requests from {}", rejected.address);
         return Ok(Err(Again { reason: "address_not_allowed".to_owned(), detail }));
@@ -207,7 +209,10 @@ async fn new_events(
         let mut event = NewEvent::of(&origin, raw, occurrence, EventId::new(now, rand::random()), traceparent, now);
         if source.validate != Validation::Off {
             let entry = event_types::find(db, &event.event_type).await?;
-            let schema = entry.and_then(|entry| Schema::parse(&entry.schema?).ok());
+            let schema = entry.and_then(|entry| entry.schema).map(|schema| Schema::parse(&schema)).transpose();
+            let schema = schema.map_err(|fault| {
+                ApiError::conflict(format!("the schema of `{}` cannot be used: {fault}", event.event_type))
+            })?;
             let payload = Payload::read(&event.content_type, &event.body);
             let violation = schema.and_then(|schema| schema.check(&payload).err()).map(|found| found.to_string());
             if let (Validation::Enforce, Some(detail)) = (source.validate, &violation) {

@@ -120,8 +120,10 @@ pub async fn update(db: &impl GenericClient, replay: &Replay) -> Result<()> {
 pub async fn due(db: &Transaction<'_>, now: Timestamp) -> Result<Option<ReplayId>> {
     let statement = db
         .prepare_cached(
-            "SELECT id FROM replays WHERE state IN ('counting', 'running') AND due_at <= $1
-             ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED",
+            "SELECT id FROM replays r WHERE state IN ('counting', 'running') AND due_at <= $1
+               -- A deleted tenant's jobs end with it.
+               AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = r.tenant_id AND t.deleted_at IS NOT NULL)
+             ORDER BY due_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED",
         )
         .await?;
     Ok(db.query_opt(&statement, &[&now]).await?.map(|row| ReplayId::from_uuid(row.get(0))))

@@ -115,11 +115,11 @@ pub async fn count_refusals(db: &impl GenericClient, refusals: &[Refusals]) -> R
     let reasons: Vec<&str> = refusals.iter().map(|r| r.reason).collect();
     let counts: Vec<i64> = refusals.iter().map(|r| r.count).collect();
     let last: Vec<Timestamp> = refusals.iter().map(|r| r.last_at).collect();
-    // Sorted, so that two gateways which add to the same rows do not deadlock. Sources are locked against deletion, and
-    // one that was deleted before is counted no more.
+    // Sorted, so that two gateways which add to the same rows do not deadlock. A source is locked against deletion until
+    // the transaction ends; one that is deleted, or being deleted, is counted no more.
     let statement = db
         .prepare_cached(
-            "WITH alive AS (SELECT id FROM sources WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE)
+            "WITH alive AS (SELECT id FROM sources WHERE id = ANY ($1) FOR KEY SHARE SKIP LOCKED)
              INSERT INTO refusal_stats AS s (source_id, hour, reason, refused, last_refused_at)
              SELECT t.source_id, date_trunc('hour', t.last_at), t.reason, sum(t.n), max(t.last_at)
              FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::timestamptz[]) AS t(source_id, reason, n, last_at)
@@ -149,7 +149,7 @@ pub async fn count_matches(db: &impl GenericClient, matches: &[Matches]) -> Resu
     let last: Vec<Timestamp> = matches.iter().map(|m| m.last_at).collect();
     let statement = db
         .prepare_cached(
-            "WITH alive AS (SELECT id FROM source_secrets WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE)
+            "WITH alive AS (SELECT id FROM source_secrets WHERE id = ANY ($1) FOR KEY SHARE SKIP LOCKED)
              INSERT INTO source_secret_matches AS s (secret_id, matched, last_matched_at)
              SELECT t.secret_id, sum(t.n), max(t.last_at)
              FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS t(secret_id, n, last_at)

@@ -129,9 +129,9 @@ pub async fn find(db: &impl GenericClient, tenant: Option<TenantId>, id: SourceI
     find_with(db, tenant, id, "").await
 }
 
-/// Like [`find`], and nobody else changes it until the transaction ends.
+/// Like [`find`]. Other transactions that lock or change it wait until this one ends; those that count for it do not.
 pub async fn lock(db: &Transaction<'_>, tenant: Option<TenantId>, id: SourceId) -> Result<Option<Source>> {
-    find_with(db, tenant, id, "FOR UPDATE").await
+    find_with(db, tenant, id, "FOR NO KEY UPDATE").await
 }
 
 async fn find_with(

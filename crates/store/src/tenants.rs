@@ -86,6 +86,10 @@ pub async fn delete(db: &Transaction<'_>, id: TenantId, now: Timestamp) -> Resul
     }
     let refusals = "DELETE FROM refusal_stats WHERE source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
     db.execute(refusals, &[id.as_uuid()]).await?;
+    // What is counted for all of a source is the tenant's where the source is, and can be told no longer when that is gone.
+    let own =
+        "DELETE FROM event_stats WHERE tenant_id = $2 AND source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
+    db.execute(own, &[id.as_uuid(), &crate::EVERY]).await?;
     for table in ["subscriptions", "sources", "api_keys"] {
         db.execute(&format!("DELETE FROM {table} WHERE tenant_id = $1"), &[id.as_uuid()]).await?;
     }
@@ -139,10 +143,6 @@ pub async fn erase_some(db: &impl GenericClient, tenant: TenantId, limit: i64, n
     erased += crate::delivery_stats::erase(db, id).await?;
     erased += crate::audit_log::blank(db, id, limit).await?;
     erased += db.execute("DELETE FROM event_stats WHERE tenant_id = $1", &[&id]).await?;
-    // What is counted for all of a source is the tenant's where the source is.
-    let own =
-        "DELETE FROM event_stats WHERE tenant_id = $2 AND source_id IN (SELECT id FROM sources WHERE tenant_id = $1)";
-    erased += db.execute(own, &[&id, &crate::EVERY]).await?;
     erased += db.execute("DELETE FROM idempotency_keys WHERE actor = $1", &[&id]).await?;
     erased += db.execute("DELETE FROM replays WHERE tenant_id = $1", &[&id]).await?;
     if erased == 0 {

@@ -148,6 +148,8 @@ impl Scheduler {
         }
         let mut released = schedule::release(&transaction, &allowances, now).await?;
         transaction.commit().await?;
+        // Publishing may take as long as the broker does, and one connection of its own.
+        drop(client);
         let more = more_to_cancel
             || due.len() as i64 == self.settings.subscriptions
             || released.len() >= usize::try_from(self.settings.per_subscription).unwrap_or(usize::MAX);

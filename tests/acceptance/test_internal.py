@@ -128,4 +128,4 @@ def test_the_command_line_sends_as_a_provider_does(stage: Stage) -> None:
     assert types == {"charge.refunded", "report.completed"}
     refused = stage.world.posthorn("send", "stripe", "--source", stripe.address, "--secret", "whsec_wrong")
     assert refused.returncode != 0
-    assert "401" in refused.stdout
+    assert "401" in refused.stderr

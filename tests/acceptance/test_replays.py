@@ -254,7 +254,7 @@ REPLAY_FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"filter": {}, "speed": 3}, "/speed"),
     ({"filter": {"colour": "red"}}, "/filter/colour"),
     ({"filter": {"reason": "tired"}}, "/filter/reason"),
-    ({"filter": {"event_type": "**"}}, "/filter/event_type"),
+    ({"filter": {"event_type": ".*"}}, "/filter/event_type"),
     ({"filter": {"from": "yesterday"}}, "/filter/from"),
     ({"filter": {"ids": []}}, "/filter/ids"),
     ({"filter": {"ids": [f"dl_{number:032x}" for number in range(1001)]}}, "/filter/ids"),

@@ -29,8 +29,8 @@ def test_an_endpoint_that_asks_for_time_costs_no_attempt(stage: Stage, status: i
     first, second, third = endpoint.arrivals
     assert second.at - first.at >= 1 and third.at - second.at >= 1
     assert tenant.dead_letters(subscription) == []
-    stats = tenant.api.get(f"{subscription.path}/stats")
-    assert (stats["breaker"]["state"], stats["failing"]) == ("closed", None)
+    view = tenant.api.get(subscription.path)
+    assert (view["breaker"]["state"], view["failing"]) == ("closed", None)
 
 
 def test_while_an_endpoint_has_asked_for_time_all_its_deliveries_wait(stage: Stage) -> None:
@@ -63,7 +63,7 @@ def test_what_waits_in_a_worker_stays_when_its_subscription_is_paused_or_deleted
     endpoint.expect(2)
 
     if change == "pause":
-        tenant.api.order(f"{subscription.path}/pause")
+        tenant.api.expect(200, "POST", f"{subscription.path}/pause", json={})
     else:
         tenant.api.delete(subscription.path)
     stage.wait_until_in_force()

@@ -70,7 +70,11 @@ where
     }
 }
 
-/// Whether a request that failed with `error` was processed by nobody; `is_new` is its connection's.
+/// Whether a request that failed with `error` is to be sent again at once, without using up an attempt: the server said
+/// that it has not processed it (RFC 9113, 6.8 and 8.7), or a kept connection closed before any of the answer came, which
+/// nearly always means that the server had closed it while it was idle (RFC 9112, 9.3.1). In the second case a server
+/// that fails while it processes the request gets it twice, as it may with any retry. `is_new`: whether the connection
+/// was opened for this request.
 pub fn is_unprocessed(error: &reqwest::Error, is_new: bool) -> bool {
     if error.is_timeout() || error.is_connect() || error.is_body() {
         return false;

@@ -1,4 +1,4 @@
-//! One connection to the database for each task: whoever holds one asks for no second.
+//! A task holds one connection to the database at most.
 
 use posthorn_testkit::World;
 use reqwest::Method;

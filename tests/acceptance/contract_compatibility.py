@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .closed_answers import resolved
+
 Schema = Any
 Document = dict[str, Any]
 
@@ -238,7 +240,7 @@ def _operations(document: Document) -> dict[tuple[str, str], _Operation]:
                 continue
             described = item[method]
             parameters = [
-                _resolved(document, parameter)
+                resolved(document, parameter)
                 for parameter in item.get("parameters", []) + described.get("parameters", [])
             ]
             names = re.findall(r"\{([^}]+)\}", path)
@@ -250,9 +252,9 @@ def _operations(document: Document) -> dict[tuple[str, str], _Operation]:
                     ("path", str(names.index(p["name"]))) if p["in"] == "path" else (p["in"], p["name"]): p
                     for p in parameters
                 },
-                body=_resolved(document, described["requestBody"]) if "requestBody" in described else None,
+                body=resolved(document, described["requestBody"]) if "requestBody" in described else None,
                 responses={
-                    str(status): _resolved(document, response) for status, response in described["responses"].items()
+                    str(status): resolved(document, response) for status, response in described["responses"].items()
                 },
             )
     return found
@@ -333,16 +335,6 @@ def _given(limit: Any) -> str:
     return "none" if limit is None else f"`{limit}`"
 
 
-def _resolved(document: Document, item: Schema) -> Schema:
-    """The target of `item`'s reference, or `item` itself."""
-    if "$ref" not in item:
-        return item
-    found: Any = document
-    for part in item["$ref"].removeprefix("#/").split("/"):
-        found = found[part.replace("~1", "/").replace("~0", "~")]
-    return _resolved(document, found)
-
-
 def _shapes(document: Document, schema: Schema) -> list[Shape]:
     flat = _flat(document, schema)
     for word in ("anyOf", "oneOf"):
@@ -368,7 +360,7 @@ def _flat(document: Document, schema: Schema) -> dict[str, Any]:
         # `true` allows everything; nothing here says `false`.
         return {}
     flat = {key: value for key, value in schema.items() if key not in ("$ref", "allOf")}
-    parts = [_resolved(document, {"$ref": schema["$ref"]})] if "$ref" in schema else []
+    parts = [resolved(document, {"$ref": schema["$ref"]})] if "$ref" in schema else []
     for part in parts + schema.get("allOf", []):
         flat = _both(flat, _flat(document, part))
     return flat

@@ -40,3 +40,4 @@ pub mod signing;
 pub mod subscription;
 pub mod time;
 pub mod tls;
+pub mod words;

@@ -7,11 +7,12 @@ use actix_web::HttpRequest;
 use jiff::Timestamp;
 use posthorn_core::event_type::Pattern;
 use posthorn_core::id::{self, TenantId};
+use posthorn_core::words::unknown;
 use posthorn_store::page::{Page, Span};
 use uuid::Uuid;
 
 use super::body::Checks;
-use crate::contract::{Query, unknown};
+use crate::contract::Query;
 use crate::error::{ApiError, ApiResult};
 
 /// The query of a request.

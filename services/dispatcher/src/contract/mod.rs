@@ -7,7 +7,6 @@ mod form;
 mod query;
 mod rule;
 mod walk;
-mod words;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -17,7 +16,6 @@ use regex::Regex;
 use serde_json::Value;
 
 pub use query::Query;
-pub use words::unknown;
 
 /// The schema of a request body, by its name in the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! What a schema asks for, as a phrase.
 
+use posthorn_core::words::listed;
 use serde_json::Value;
 
 use super::Contract;
-use super::words::listed;
 
 /// The time in an error where the schema has no example.
 const TIME: &str = "2026-12-01T10:00:00Z";

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use posthorn_core::endpoint::EndpointUrl;
+use posthorn_core::words::{listed, named, unknown};
 use posthorn_process::problem::FieldError;
 use serde_json::{Map, Value};
 
 use super::rule::{names, rule, step, types};
-use super::words::{listed, named, unknown};
 use super::{Contract, form};
 
 /// Everything about `value` that `schema` does not allow.

@@ -1,5 +1,7 @@
 //! Messages of serde in words for people who do not know Rust.
 
+use crate::words;
+
 /// The field that a message is about, where it is one that serde has no path to, and the rule that was broken.
 ///
 /// A message of our own, from a `Deserialize` that we wrote, stays as it is.
@@ -10,17 +12,13 @@ pub fn plain(message: &str) -> (Option<&str>, String) {
         return (Some(name), "is required".to_owned());
     }
     if let Some(name) = quoted(message, "unknown field `") {
-        let known = message.split_once("expected ").map(|(_, known)| known.trim_start_matches("one of "));
-        let known = known.map(|known| format!("; known: {}", known.replace(" or ", ", "))).unwrap_or_default();
-        return (Some(name), format!("is not a known field{known}"));
+        return (Some(name), words::unknown("field", name, &expected(message)));
     }
     if let Some(name) = quoted(message, "duplicate field `") {
         return (Some(name), "is given twice".to_owned());
     }
-    if message.starts_with("unknown variant `") {
-        let allowed = message.split_once("expected ").map_or("nothing", |(_, allowed)| allowed);
-        let allowed = allowed.trim_start_matches("one of ").replace(" or ", ", ");
-        return (None, format!("must be one of {allowed}"));
+    if let Some(name) = quoted(message, "unknown variant `") {
+        return (None, words::named(name, &expected(message)));
     }
     let is_about_a_value =
         ["invalid type: ", "invalid value: ", "invalid length "].iter().any(|start| message.starts_with(start));
@@ -28,6 +26,12 @@ pub fn plain(message: &str) -> (Option<&str>, String) {
         Some((_, expected)) => (None, format!("must be {}", kind(expected))),
         None => (None, message.to_owned()),
     }
+}
+
+/// The names that a message lists: each of them between backticks, after `expected`.
+fn expected(message: &str) -> Vec<&str> {
+    let listed = message.rsplit_once(", expected ").map_or("", |(_, listed)| listed);
+    listed.split('`').skip(1).step_by(2).collect()
 }
 
 /// A type of Rust as a person names what it holds.
@@ -91,11 +95,14 @@ mod tests {
     #[test]
     fn no_word_of_rust_is_left() {
         assert_eq!(told(json!({})), "name is required");
-        assert_eq!(told(json!({ "nmae": "x" })), "nmae is not a known field; known: `name`, `count`, `color`, `inner`");
+        assert_eq!(told(json!({ "nmae": "x" })), "nmae is not a known field; did you mean `name`?");
+        assert_eq!(told(json!({ "size": "x" })), "size is not a known field; known: `name`, `count`, `color`, `inner`");
         assert_eq!(told(json!({ "name": 1 })), "- must be a text");
         assert_eq!(told(json!({ "name": "x", "count": "ten" })), "- must be a whole number");
         assert_eq!(told(json!({ "name": "x", "count": 1e30 })), "- must be a whole number");
         assert_eq!(told(json!({ "name": "x", "color": "pink" })), "- must be one of `red`, `green`, `blue`");
+        let near = told(json!({ "name": "x", "color": "gren" }));
+        assert_eq!(near, "- must be one of `red`, `green`, `blue`; did you mean `green`?");
         assert_eq!(told(json!({ "name": "x", "inner": {} })), "- must be a list");
         assert_eq!(told(json!({ "name": "x", "inner": ["a"] })), "- must be a JSON object");
         assert_eq!(told(json!("text")), "- must be a JSON object");

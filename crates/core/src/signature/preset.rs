@@ -11,6 +11,7 @@ use crate::provider::Provider;
 use crate::signature::config::{ConfigError, read, secrets_field};
 use crate::signature::scheme::source::DedupParts;
 use crate::signature::scheme::{Additions, Scheme, Spec};
+use crate::words;
 
 const PRESETS: &str = include_str!("presets.json");
 
@@ -71,8 +72,8 @@ fn chosen(provider: Provider, config: &SchemeConfig) -> Result<Spec, ConfigError
 fn preset(name: &str) -> Result<Spec, ConfigError> {
     let presets = presets();
     let Some(preset) = presets.get(name) else {
-        let known: Vec<_> = presets.keys().map(|name| format!("`{name}`")).collect();
-        return Err(ConfigError::at("preset", format!("must be one of {}", known.join(", "))));
+        let known: Vec<_> = presets.keys().map(String::as_str).collect();
+        return Err(ConfigError::at("preset", words::named(name, &known)));
     };
     serde_json::from_str(preset.get()).map_err(|error| ConfigError::at("preset", error.to_string()))
 }

@@ -192,7 +192,7 @@ mod tests {
         assert!(parse("subscriptions: [{tenant: acme, name: A}, {tenant: other, name: A}]").is_ok());
         assert_eq!(
             parse("tennants: []").unwrap_err(),
-            "line 1, column 1: `tennants` is not a known field; known: `event_types`, `tenants`, `sources`, `subscriptions`"
+            "line 1, column 1: `tennants` is not a known field; did you mean `tenants`?"
         );
         assert_eq!(
             parse("tenants:\n- {name: Acme}").unwrap_err(),

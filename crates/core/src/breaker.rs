@@ -65,11 +65,6 @@ impl Window {
             .is_some_and(|first| closed_at.is_none_or(|closed| first > closed) && since(first, now) >= limits.window);
         (attempts >= limits.attempts && failures * 2 >= attempts) || (lasts && self.in_row >= limits.failures_in_row)
     }
-
-    /// Whether it has nothing left to tell.
-    pub fn is_idle(&self, limits: &Limits, now: Timestamp) -> bool {
-        self.in_row == 0 && self.seconds.back().is_none_or(|newest| newest.at <= limits.begin(now))
-    }
 }
 
 impl Second {
@@ -279,17 +274,6 @@ mod tests {
         assert!(window.is_failing(&LIMITS, None, at(1)));
         assert!(!window.is_failing(&LIMITS, Some(at(0)), at(1)));
         assert!(!window.is_failing(&LIMITS, Some(at(0)), at(100)), "nor do those in a row");
-    }
-
-    #[test]
-    fn a_window_that_has_nothing_to_tell_is_idle() {
-        let mut window = Window::default();
-        assert!(window.is_idle(&LIMITS, at(0)));
-        window.note(false, &LIMITS, at(0));
-        assert!(!window.is_idle(&LIMITS, at(29)));
-        assert!(window.is_idle(&LIMITS, at(31)));
-        window.note(true, &LIMITS, at(40));
-        assert!(!window.is_idle(&LIMITS, at(400)), "a failure that is the last word");
     }
 
     fn probe(breaker: Breaker, succeeded: bool, now: Timestamp) -> Breaker {

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 use posthorn_core::breaker::{Limits as BreakerLimits, Window};
 use posthorn_core::delivery::{Next, Trigger};
 use posthorn_core::hold::Hold;
@@ -73,7 +75,10 @@ impl Recorder {
             store: store.clone(),
             subscriptions: subscriptions.clone(),
             breaker: BreakerLimits::from(&settings.breaker),
-            windows: Arc::default(),
+            windows: Cache::builder()
+                .max_capacity(settings.breaker.windows)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
         };
         let records = Batcher::start(limits, tasks, Error::is_permanent, move |batch: Vec<Recording>| {
             let writer = writer.clone();
@@ -115,7 +120,8 @@ struct Writer {
     subscriptions: Subscriptions,
     breaker: BreakerLimits,
     /// The attempts of the last while. Each worker counts its own: a share of them shows an endpoint as well as all do.
-    windows: Arc<Mutex<HashMap<SubscriptionId, Window>>>,
+    /// One that is forgotten, as its subscription was the longest without an attempt, begins anew.
+    windows: Cache<SubscriptionId, Arc<Mutex<Window>>>,
 }
 
 impl Writer {
@@ -202,21 +208,18 @@ impl Writer {
 
     /// Counts what was attempted, and tells which of the subscriptions that may be failing are.
     fn failing(&self, recorded: &Recorded, reports: &[Report], now: Timestamp) -> HashSet<SubscriptionId> {
-        /// Subscriptions that are remembered before those with nothing to tell are forgotten.
-        const REMEMBERED: usize = 10_000;
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         for (id, failed) in reports.iter().filter_map(health_of) {
-            windows.entry(id).or_default().note(failed, &self.breaker, now);
+            let window = self.windows.get_with(id, Arc::default);
+            window.lock().unwrap_or_else(PoisonError::into_inner).note(failed, &self.breaker, now);
         }
+        let is_failing = |closed_at, window: &Mutex<Window>| {
+            let window = window.lock().unwrap_or_else(PoisonError::into_inner);
+            window.is_failing(&self.breaker, closed_at, now)
+        };
         let failing = recorded.vitals.iter().filter(|vitals| {
-            let window = windows.get(&vitals.subscription_id);
-            window.is_some_and(|window| window.is_failing(&self.breaker, vitals.closed_at, now))
+            self.windows.get(&vitals.subscription_id).is_some_and(|window| is_failing(vitals.closed_at, &window))
         });
-        let failing = failing.map(|vitals| vitals.subscription_id).collect();
-        if windows.len() > REMEMBERED {
-            windows.retain(|_, window| !window.is_idle(&self.breaker, now));
-        }
-        failing
+        failing.map(|vitals| vitals.subscription_id).collect()
     }
 }
 

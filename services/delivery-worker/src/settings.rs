@@ -67,6 +67,9 @@ pub struct Breaker {
     pub window_seconds: u64,
     /// Attempts in the window below which their share opens nothing.
     pub window_attempts: u32,
+    /// Subscriptions whose attempts are remembered, each in about a kilobyte; beyond it, those that were the longest
+    /// without an attempt are forgotten.
+    pub windows: u64,
     /// Failures in a row over the whole window that open the breaker of an endpoint that is seldom asked.
     pub failures_in_row: u32,
     /// How long the endpoint is then left alone, in seconds; twice as long each time that most of five probes failed.

@@ -119,20 +119,21 @@ async fn credentials_that_an_older_version_stored_in_clear_are_hidden_at_once_an
     let tenant = api.tenant("acme").await;
     let receiver = world.receiver().await;
     let clear = json!({ "Authorization": "Bearer s3cret-1", "X-Team": "billing" });
+    let unreadable = api.subscribe(&tenant, &receiver.url("unreadable"), &["*"], json!({})).await;
     let old = api.subscribe(&tenant, &receiver.url(""), &["*"], json!({})).await;
     let gone = api.subscribe(&tenant, &receiver.url("gone"), &["*"], json!({})).await;
     api.call(Method::DELETE, &path(&gone, ""), None).await;
     let client = world.database.store.client().await.unwrap();
-    for subscription in [&old, &gone] {
+    for (subscription, headers) in [(&unreadable, &json!({ "X-Team": 1 })), (&old, &clear), (&gone, &clear)] {
         let sql = "UPDATE subscriptions SET headers = $2, sealed_headers = NULL WHERE id = $1";
-        client.execute(sql, &[&uuid(subscription), &clear]).await.unwrap();
+        client.execute(sql, &[&uuid(subscription), headers]).await.unwrap();
     }
     let shown = json!({ "Authorization": sealed("Bearer s3cret-1"), "X-Team": "billing" });
 
     let before = api.get(&path(&old, "")).await;
     assert_eq!(before["headers"], shown, "from the first moment");
     client.execute("UPDATE chores SET due_at = now()", &[]).await.unwrap();
-    eventually("the credential is sealed", || async {
+    eventually("the credential is sealed, though a row before it cannot be read", || async {
         let rows = format!("{}{}", row(&client, &old).await, row(&client, &gone).await);
         (!rows.contains("s3cret")).then_some(())
     })

@@ -71,10 +71,10 @@ where
 }
 
 /// Whether a request that failed with `error` is to be sent again at once, without using up an attempt: the server said
-/// that it has not processed it (RFC 9113, 6.8 and 8.7), or a kept connection closed before any of the answer came, which
-/// nearly always means that the server had closed it while it was idle (RFC 9112, 9.3.1). In the second case a server
-/// that fails while it processes the request gets it twice, as it may with any retry. `is_new`: whether the connection
-/// was opened for this request.
+/// that it has not processed it (RFC 9113, 6.8 and 8.7), or it closed a kept connection, without a reset, before any of
+/// the answer came, which nearly always means that it had closed it while it was idle (RFC 9112, 9.3.1). In the second
+/// case a server that ends while it processes the request gets it twice, as it may with any retry. `is_new`: whether
+/// the connection was opened for this request.
 pub fn is_unprocessed(error: &reqwest::Error, is_new: bool) -> bool {
     if error.is_timeout() || error.is_connect() || error.is_body() {
         return false;
@@ -97,8 +97,8 @@ pub fn is_unprocessed(error: &reqwest::Error, is_new: bool) -> bool {
 }
 
 fn is_gone(error: &(dyn Error + 'static)) -> bool {
-    const GONE: [ErrorKind; 4] =
-        [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
+    // A reset is not among them: a server that resets a connection which it had not closed may have read the request.
+    const GONE: [ErrorKind; 2] = [ErrorKind::BrokenPipe, ErrorKind::UnexpectedEof];
     let by_client = error.downcast_ref::<hyper::Error>();
     let by_system = error.downcast_ref::<std::io::Error>();
     by_client.is_some_and(|error| error.is_incomplete_message() || error.is_canceled() || error.is_closed())

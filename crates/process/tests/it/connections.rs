@@ -105,6 +105,24 @@ async fn an_endpoint_that_breaks_down_over_a_request_is_asked_once() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_resets_a_kept_connection_over_a_request_is_asked_once() {
+    let (url, requests) = server(|mut connection, requests| async move {
+        if read_request(&mut connection, &requests).await {
+            connection.write_all(OK.as_bytes()).await.unwrap();
+            read_request(&mut connection, &requests).await;
+            // Closing without lingering resets.
+            connection.set_zero_linger().unwrap();
+        }
+    })
+    .await;
+    let (sender, subscription) = (sender(), subscription(&url));
+    assert_eq!(attempt(&sender, &subscription).await.attempted, Attempted::Accepted);
+    let answered = attempt(&sender, &subscription).await;
+    assert_ne!(answered.attempted, Attempted::Accepted, "each request at an endpoint is an attempt on record");
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn answers_of_servers_of_the_old_kind_are_read() {
     let many: String = (0..200).map(|number| format!("X-{number}: v\r\n")).collect();
     for lines in ["X-Long: a\r\n b\r\n", "X-Old : a\r\n", &many] {
